@@ -1,0 +1,54 @@
+# Few commands, all in the environment .venv that the first of them makes. `make help` lists them.
+
+PYTHON ?= python3
+# Two runs at a time at most: each already trains on a core of its own, and each holds a model in memory.
+JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ "$$cores" -lt 2 ] && echo "$$cores" || echo 2)
+
+BIN := .venv/bin
+READY := .venv/ready
+
+# Empty means off. Packages are installed without byte code (--no-compile, most of it is never imported), so it
+# must be written at first use: with this variable set in the caller's shell every kernel would compile
+# torch and transformers anew.
+export PYTHONDONTWRITEBYTECODE =
+
+.DEFAULT_GOAL := help
+.PHONY: help demo seeds test lint lab notebooks clean
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "  PYTHON=python3.12 chooses the interpreter of a new .venv, JOBS=1 how many runs go at once"
+
+# The stamp is the last thing written: an interrupted installation is started again from nothing.
+$(READY): pyproject.toml constraints.txt
+	@echo "installing into .venv: about a minute, longer where a CUDA build of torch is downloaded"
+	$(PYTHON) -m venv --clear .venv
+	@# A second for a current pip saves a dozen: the one that comes with Python 3.11 resolves slowly.
+	$(BIN)/pip install -qq --no-compile --upgrade pip
+	$(BIN)/pip install -qq --no-compile -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m ipykernel install --sys-prefix --name safety-nb --display-name "safety-nb" > /dev/null
+	@touch $@
+
+demo: $(READY)  ## the miniature study: 5 amounts of safety data, one seed (minutes on a CPU)
+	$(BIN)/safety-nb study params/tiny-study.yaml --jobs $(JOBS)
+
+seeds: $(READY)  ## the same over three seeds, for intervals that cover the training
+	$(BIN)/safety-nb study params/tiny-study-seeds.yaml --jobs $(JOBS)
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## style of code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: $(READY)  ## JupyterLab on this folder
+	$(BIN)/jupyter lab
+
+notebooks: $(READY)  ## write the parameters cells of the notebooks from the schema
+	$(BIN)/python -m safety_nb.cells
+
+clean:  ## remove .venv and caches; outputs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

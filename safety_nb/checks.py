@@ -1,0 +1,45 @@
+"""What can be known to be wrong before anything is written: data, model and output folder of a run."""
+
+from pathlib import Path
+
+from safety_nb import mixing, models, sources
+from safety_nb.errors import InputError
+from safety_nb.schema import RunParams
+
+
+def check_run(params: RunParams) -> None:
+    """Check what a run needs: its data sets can be read and are large enough, its model is known.
+
+    Raises:
+        InputError: every problem found, in one message.
+    """
+    complaints = []
+    for check in (
+        lambda: mixing.draw(params),
+        lambda: [sources.evaluation_rows(name, params.data_dir) for name in params.evaluation],
+        lambda: models.check(params.base_model, params.revision),
+    ):
+        try:
+            check()
+        except InputError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise InputError("\n".join(dict.fromkeys(complaints)))
+
+
+def check_folder(folder: Path, marker: str) -> None:
+    """Check that results can go into a folder: it is new, empty, or holds earlier results of the same kind.
+
+    Args:
+        marker: file that results of this kind have, such as ``run.json``.
+
+    Raises:
+        InputError: it is a file, or holds something else.
+    """
+    if folder.is_file():
+        raise InputError(f"--out: {folder} is a file; name a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
+        raise InputError(
+            f"--out: {folder} holds files that are none of ours (no {marker} among them); "
+            "name a new or an empty folder, so that nothing of yours is overwritten."
+        )

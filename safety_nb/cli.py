@@ -1,0 +1,159 @@
+"""The command ``safety-nb``: a thin layer over the package. Exit status 0 done, 1 a stage failed, 2 bad input."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safety_nb import __version__
+from safety_nb.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+ParamsFile = Annotated[Path, typer.Argument(help="Parameter file, as in params/.", metavar="PARAMS.yaml")]
+StudyFile = Annotated[Path, typer.Argument(help="Parameter file with lists to sweep over.", metavar="STUDY.yaml")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a parameter: name=value, as in YAML.", metavar="NAME=VALUE")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.", metavar="DIR")]
+
+
+def main() -> None:
+    """Entry point: user errors become one message and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        _say_error(str(error))
+        raise SystemExit(2) from None
+
+
+def _say_error(message: str) -> None:
+    typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"safety-nb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """How many safety demonstrations does your instruction-tuning mixture need, and how many are too many?"""
+
+
+@app.command()
+def run(
+    params: ParamsFile,
+    set_: Assignments = None,
+    first: Annotated[
+        str, typer.Option("--from", help="Execute this stage and those after it anew.", metavar="STAGE")
+    ] = "mix",
+    last: Annotated[str, typer.Option("--until", help="Stop after this stage.", metavar="STAGE")] = "report",
+    out: Out = None,
+) -> None:
+    """Take one set of parameters through the stages mix, train, generate, judge and report."""
+    from safety_nb import checks, progress, runner, runs, schema
+
+    values = read_params(params, set_ or [])
+    swept = schema.swept_names(values)
+    if swept:
+        raise InputError(f"{', '.join(swept)}: a list of values is a study; run it with `safety-nb study {params}`.")
+    checked = schema.validate(schema.RunParams, values)
+    folder = runs.RunFolder(out or runs.outputs_root() / "runs" / params.stem)
+    checks.check_folder(folder.root, "run.json")
+    runner.check_stages(folder, first, last)
+    checks.check_run(checked)
+    try:
+        with progress.watching({folder.root.name: folder}):
+            runner.execute_run(folder, checked, first, last)
+    except runner.StageFailed as error:
+        _say_error(str(error))
+        raise typer.Exit(1) from None
+    where = folder.report if last == "report" else folder.root
+    typer.echo(f"Done: {where}")
+
+
+@app.command()
+def study(
+    study: StudyFile,
+    set_: Assignments = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; more than one only without a GPU.")] = 1,
+    out: Out = None,
+) -> None:
+    """Execute a grid of runs and compare them."""
+    from safety_nb import checks, progress, runner, runs
+    from safety_nb import study as studies
+
+    values = read_params(study, set_ or [])
+    planned = studies.plan(values)
+    folder = out or runs.outputs_root() / study.stem
+    checks.check_folder(folder, "study.yaml")
+    complaints: dict[str, None] = {}
+    for planned_run in planned:
+        try:
+            checks.check_run(planned_run.params)
+        except InputError as error:
+            complaints.update(dict.fromkeys(str(error).splitlines()))
+    if complaints:
+        raise InputError("\n".join(complaints))
+    folders = {planned_run.name: runs.RunFolder(folder / planned_run.name) for planned_run in planned}
+    started = time.monotonic()
+    try:
+        with progress.watching(folders) as each:
+            failures = studies.execute_runs(folder, values, jobs, each)
+        studies.compare(folder)
+    except runner.NotebookFailed as error:
+        _say_error(str(error))
+        raise typer.Exit(1) from None
+    for failure in failures:
+        _say_error(failure)
+    typer.echo(f"{len(planned) - len(failures)} of {len(planned)} runs done in {time.monotonic() - started:.0f} s.\n")
+    typer.echo((folder / "headline.txt").read_text(encoding="utf-8").strip())
+    typer.echo(f"\nReport: {folder / 'report.html'}")
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a run or a study, or outputs/.", metavar="DIR")] = None,
+) -> None:
+    """Show runs, their stages, states, ages and causes of failure."""
+    from safety_nb import progress, runs
+
+    root = folder or runs.outputs_root()
+    if folder and not folder.is_dir():
+        raise InputError(f"There is no folder {str(folder)!r}; name the folder of a run or a study, or outputs/.")
+    progress.print_status(root)
+
+
+def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
+    """The values of a parameter file, with ``name=value`` assignments over them.
+
+    Raises:
+        InputError: no such file, no YAML, not a flat mapping of names, or an assignment without ``=``.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise InputError(f"There is no parameter file {str(path)!r}; see params/ for those that come along.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise InputError(f"{path}: a parameter file is lines of `name: value`, not {type(values).__name__}.")
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: write name=value.")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {assignment}: the value is no YAML: {error}") from error
+    return values

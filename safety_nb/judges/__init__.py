@@ -1,0 +1,60 @@
+"""Judges: what turns (prompt, response) into a label or a score.
+
+One module a judge, each with a function ``judge(rows) -> list[Judgement]`` in the order of its rows. A judge does not
+know which run wrote a response. What it cannot tell is missing, with the reason, and never a number.
+"""
+
+import importlib
+from collections import Counter
+
+from safety_nb import runs, sources
+from safety_nb.schema import JudgeParams
+
+
+def judge_run(params: JudgeParams) -> list[dict]:
+    """Let every judge of a run read its responses and write ``judgements.jsonl``.
+
+    A judge that reads only some evaluation sets (one with right answers, say) leaves the others out.
+
+    Returns:
+        Rows with dataset, prompt_id, judge, label, score, missing.
+    """
+    run = runs.open_run(params.run_dir)
+    runs.require(run, ["responses.jsonl"], maker="generate")
+    responses = _with_answers(runs.read_jsonl(run.responses), params.data_dir)
+    rows = []
+    for name in params.judges:
+        module = importlib.import_module(f"safety_nb.judges.{name}")
+        read = [row for row in responses if module.reads(row)]
+        for row, judgement in zip(read, module.judge(read), strict=True):
+            rows.append(
+                {
+                    "dataset": row["dataset"],
+                    "prompt_id": row["prompt_id"],
+                    "judge": name,
+                    "label": judgement.label,
+                    "score": judgement.score,
+                    "missing": judgement.missing,
+                }
+            )
+    runs.write_jsonl(run.judgements, rows)
+    return rows
+
+
+def _with_answers(responses: list[dict], data_dir: str) -> list[dict]:
+    """Add the right answer to the responses whose evaluation set has one."""
+    answers = {
+        (name, row["prompt_id"]): row["answer"]
+        for name in dict.fromkeys(row["dataset"] for row in responses)
+        for row in sources.evaluation_rows(name, data_dir)
+        if "answer" in row
+    }
+    keys = [(row["dataset"], row["prompt_id"]) for row in responses]
+    return [
+        {**row, "answer": answers[key]} if key in answers else row for row, key in zip(responses, keys, strict=True)
+    ]
+
+
+def counts(judgements: list[dict]) -> Counter:
+    """How often each judge gave each label, by (dataset, judge, label)."""
+    return Counter((row["dataset"], row["judge"], row["label"] or "missing") for row in judgements)

@@ -1,0 +1,189 @@
+"""Loading the base model in 4-bit NF4, its tokenizer, and its LoRA adapter.
+
+Knows neither data nor judging. torch, transformers, peft and bitsandbytes are imported inside the functions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from safety_nb import tiny
+from safety_nb.errors import InputError
+
+TINY = "tiny"
+
+
+def locate(base_model: str) -> str:
+    """Return what transformers loads for a base model's name: a local folder, or the hub id itself.
+
+    Raises:
+        InputError: the name is neither ``tiny``, nor a folder with a ``config.json``, nor of the form ``owner/name``.
+    """
+    if base_model == TINY:
+        return str(tiny.BASE_DIR)
+    folder = Path(base_model).expanduser()
+    if (folder / "config.json").is_file():
+        return str(folder)
+    if folder.is_dir():
+        raise InputError(
+            f"base_model: the folder {base_model!r} holds no config.json; name the folder of a saved model."
+        )
+    if base_model.count("/") != 1 or not all(base_model.split("/")) or base_model.startswith((".", "~")):
+        raise InputError(
+            f"base_model: {base_model!r} is not known. Choose {TINY!r} (the embedded miniature), "
+            "the folder of a saved model, or a hub id such as 'owner/name'."
+        )
+    return base_model
+
+
+def check(base_model: str, revision: str = "") -> None:
+    """Fail early when a base model cannot be had: looks only at its ``config.json``.
+
+    Raises:
+        InputError: the name is not known, or the hub does not have it, or cannot be reached and no copy is cached.
+    """
+    where = locate(base_model)
+    if where != base_model or Path(where).is_dir():
+        return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        hf_hub_download(base_model, "config.json", revision=revision or None)
+    except GatedRepoError as error:
+        raise InputError(
+            f"base_model: {base_model!r} is gated: ask for access on its hub page and set HF_TOKEN in the environment."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"base_model: the hub has no model {base_model!r} (or it is private and HF_TOKEN is not set). "
+            f"Choose {TINY!r}, the folder of a saved model, or another hub id."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"base_model: {base_model!r} could not be fetched from the hub and no copy of it is cached here "
+            f"({type(error).__name__}). Connect, or name the folder of a saved model, or {TINY!r}."
+        ) from error
+
+
+def compute_dtype(device: str) -> Any:
+    """The torch dtype to compute in: by measured support, since ``is_bf16_supported`` counts slow emulation in.
+
+    bfloat16 from compute capability 8.0, float16 on older GPUs, float32 on the CPU (where batched decoding then
+    equals decoding one at a time).
+    """
+    import torch
+
+    if device == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+
+
+def pick_device() -> str:
+    """``cuda`` where PyTorch sees a GPU, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_tokenizer(base_model: str, revision: str = "") -> Any:
+    """The base model's tokenizer, with an end token and a padding token.
+
+    Raises:
+        InputError: the tokenizer has no end token, so a model could not learn to stop.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(locate(base_model), revision=revision or None)
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"base_model: the tokenizer of {base_model!r} has no end token; choose a model that has one.")
+    if tokenizer.pad_token_id is None:
+        # Padding is masked wherever it is used, so any existing token serves and no embedding is added.
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(base_model: str, revision: str = "") -> Any:
+    """Load a decoder in 4-bit NF4 with double quantisation (QLoRA, Dettmers et al. 2023), on the GPU or the CPU."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    device = pick_device()
+    dtype = compute_dtype(device)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        locate(base_model),
+        revision=revision or None,
+        quantization_config=quantization,
+        dtype=dtype,
+        device_map={"": 0 if device == "cuda" else "cpu"},
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    _keep_autograd(model)
+    if not four_bit_layers(model):
+        raise RuntimeError(
+            f"No layer of {base_model!r} was quantised to 4 bits; its linear layers are of no known kind."
+        )
+    return model
+
+
+def _keep_autograd(model: Any) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights into a form without gradients.
+
+    On CPUs with AVX512-BF16 any forward in evaluation mode repacks each layer in place; training that goes on
+    afterwards shows a normal loss while most LoRA gradients are zero. Must run before the first forward.
+    """
+    for layer in four_bit_layers(model):
+        layer.support_avx512bf16_for_cpu = False
+
+
+def four_bit_layers(model: Any) -> list[Any]:
+    """The layers of a model that hold their weights in 4 bits."""
+    from bitsandbytes.nn import Linear4bit
+
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def add_adapter(
+    model: Any, *, r: int, alpha: int, dropout: float, targets: list[str], gradient_checkpointing: bool
+) -> Any:
+    """Put a fresh LoRA adapter on a 4-bit base. Seed before calling: the initial weights are random.
+
+    Args:
+        targets: names of linear layers, or ``["all-linear"]``.
+
+    Raises:
+        InputError: the model has no layer of a named target.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    model.config.use_cache = False
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    layers = set(four_bit_layers(model))
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module in layers}
+    missing = [target for target in targets if target != "all-linear" and target not in names]
+    if missing:
+        raise InputError(
+            f"lora_targets: the model has no layer {missing}; it has {sorted(names)}, or use ['all-linear']."
+        )
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def load_tuned(base_model: str, adapter: Path, revision: str = "") -> Any:
+    """Load the 4-bit base with a trained adapter on it, ready to generate."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_base(base_model, revision), str(adapter)).eval()

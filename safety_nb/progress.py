@@ -1,0 +1,121 @@
+"""What a person sees of runs: progress with time left while they go, and their state at any time.
+
+Reads ledgers and progress files only, so it watches runs of this or any other process.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from safety_nb import runs
+from safety_nb.stages import STAGE_NAMES
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@contextlib.contextmanager
+def watching(folders: dict[str, runs.RunFolder]) -> Iterator[Callable[[str, str | None], None]]:
+    """Show the progress of runs while the body executes them.
+
+    On a terminal one line a run, with the stage it is in, a bar and the time left of that stage; elsewhere one line as
+    each run ends. Yields the function to call as a run ends, with its name and the message of its failure or None.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console()
+    started = time.monotonic()
+    ended: list[str] = []
+
+    def each(name: str, failure: str | None) -> None:
+        ended.append(name)
+        if not console.is_terminal:
+            spent = time.monotonic() - started
+            left = spent / len(ended) * (len(folders) - len(ended))
+            state = "failed" if failure else "done"
+            print(f"{name} {state} ({len(ended)} of {len(folders)} runs, about {_clock(left)} left)", flush=True)
+
+    if not console.is_terminal:
+        yield each
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks = {name: bars.add_task(name, total=len(STAGE_NAMES), note="waiting", start=False) for name in folders}
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                for name, folder in folders.items():
+                    done, note = stage_progress(folder)
+                    if note != "waiting":
+                        bars.start_task(tasks[name])
+                    if done == len(STAGE_NAMES) or note.startswith(("failed", "killed")):
+                        bars.stop_task(tasks[name])
+                    bars.update(tasks[name], completed=done, note=note)
+                over.wait(_SECONDS_BETWEEN_LOOKS)
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield each
+        finally:
+            over.set()
+            watcher.join()
+
+
+def stage_progress(run: runs.RunFolder) -> tuple[float, str]:
+    """How many stages of a run are done (with the fraction of the one under way), and a note to show beside it."""
+    stages = runs.read_ledger(run)["stages"]
+    done = sum(entry["state"] == runs.DONE for entry in stages.values())
+    for name in STAGE_NAMES:
+        entry = stages.get(name, {})
+        if entry.get("state") == "running":
+            inside = runs.read_progress(run)
+            if inside and inside["stage"] == name and inside["started"] >= entry["started"] and inside["done"]:
+                spent = time.time() - inside["started"]
+                left = spent / inside["done"] * (inside["total"] - inside["done"])
+                return done + inside["done"] / inside["total"], f"{name}, {_clock(left)} left"
+            return done, name
+        if entry.get("state") in ("failed", "killed"):
+            return done, f"{entry['state']} in {name}"
+    return done, "done" if done == len(STAGE_NAMES) else "waiting"
+
+
+def print_status(root: Path) -> None:
+    """Print a table of the runs below a folder: the state of each stage, how long ago it ended, and causes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    ledgers = sorted(path for path in root.rglob("run.json") if len(path.relative_to(root).parts) <= 3)
+    if not ledgers:
+        print(f"No runs below {root} yet; `safety-nb run params/tiny.yaml` makes one.")
+        return
+    table = Table("run", *STAGE_NAMES, "changed", "cause", title=f"Runs below {root}", title_justify="left")
+    for path in ledgers:
+        run = runs.RunFolder(path.parent)
+        stages = runs.read_ledger(run)["stages"]
+        states = [_stage_cell(stages.get(name, {}), name, run) for name in STAGE_NAMES]
+        causes = [f"{name}: {stages[name]['cause']}" for name in stages if stages[name].get("cause")]
+        age = f"{_age(time.time() - path.stat().st_mtime)} ago"
+        table.add_row(str(path.parent.relative_to(root)), *states, age, " ".join(causes))
+    Console().print(table)
+
+
+def _stage_cell(entry: dict, name: str, run: runs.RunFolder) -> str:
+    state = entry.get("state", "waiting")
+    if state == "running":
+        return stage_progress(run)[1].replace(f"{name}, ", "")
+    return f"{state} {_clock(entry['wall_seconds'])}" if "wall_seconds" in entry else state
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds)} s"

@@ -1,0 +1,615 @@
+"""Tables and figures to one self-contained HTML page, for a run and for a study.
+
+A page needs no network: style and figures are inside it, and it forbids itself to load or run anything.
+Prompts and model output are untrusted: they are shown as text, never as markup, and harmful sets are folded.
+Writes no files and knows no models; a page is returned as a string.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from safety_nb import plots
+from safety_nb.summary import percent_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+MOST_CHARACTERS = 2000  # of a prompt or an answer; the rest is counted, not shown
+FEW_PROMPTS = 50  # below this, an interval is too wide to tell most N apart
+
+METRIC_NAMES = {
+    "refusal_rate": "refused",
+    "compliance_rate": "answered",
+    "garbled_rate": "garbled",
+    "accuracy": "correct",
+}
+# The metric that is an error on sets of a role, set in bold in the tables.
+ERROR_METRICS = {"harmful": "compliance_rate", "lookalike": "refusal_rate", "ordinary": "refusal_rate"}
+ROLE_NAMES = {
+    "harmful": "harmful requests",
+    "lookalike": "harmless look-alikes",
+    "ordinary": "ordinary requests",
+    "facts": "questions of fact",
+}
+MIXTURE_NAMES = {
+    "general": "General set",
+    "n_general": "General examples",
+    "safety": "Safety set",
+    "n_safety": "Safety demonstrations",
+    "safety_form": "Form of the safety demonstrations",
+    "n_validation": "Validation examples",
+    "supervised_tokens_general": "Supervised tokens, general",
+    "supervised_tokens_safety": "Supervised tokens, safety",
+    "truncated": "Examples cut at the length limit",
+    "train_sha256": "SHA-256 of train.jsonl",
+}
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One table cell: text, whether it is a figure (set right), bold or a state, and where it links."""
+
+    text: str
+    number: bool = False
+    strong: bool = False
+    state: str = ""
+    href: str = ""
+
+
+def run_page(
+    *,
+    run: str,
+    params: Mapping[str, Any],
+    ledger: Mapping[str, Any],
+    mixture: Mapping[str, Any],
+    metrics: "pd.DataFrame",
+    summary: "pd.DataFrame",
+    answers: "pd.DataFrame",
+    roles: Mapping[str, str],
+    samples: int,
+) -> str:
+    """The report of one run.
+
+    Args:
+        run: The run's name.
+        params: Its parameters, flat.
+        ledger: `run.json`: stages (state, wall_seconds, cause, ... by stage), versions, device; any may be
+            absent.
+        mixture: What went into training (n_general, n_safety, train_sha256, ...); every key there is shown.
+        metrics: `train/metrics.csv`.
+        summary: The run's rows of `summary.csv`.
+        answers: Columns dataset, prompt_id, prompt, response, finish, label.
+        roles: Evaluation set to role. A set without one is treated as harmful: its answers are folded.
+        samples: Answers to show of each set, evenly spaced through it rather than picked.
+
+    Returns:
+        A complete HTML document.
+    """
+    sections = [
+        _section("What went in", _pairs_table(mixture, MIXTURE_NAMES)),
+        _section(
+            "Training",
+            _drawn(
+                plots.loss_curve,
+                (metrics,),
+                size=(4.8, 3.1),
+                alt=plots.loss_curve_alt(metrics),
+                caption="Loss on the answer tokens. One run: the curve carries no interval.",
+            ),
+        ),
+        _section("What the model did", *_run_rates(summary, roles)),
+        _section("Sample answers", *_sample_blocks(answers, roles, samples)),
+        _section("Parameters", _folded(f"{len(params)} parameters", _pairs_table(params, {}, code=True))),
+        _section("Stages and versions", *_ledger_blocks(ledger)),
+    ]
+    return _render(
+        kicker="safety-nb · run report",
+        title=run,
+        lead=[_run_lead(params, mixture, summary, roles)],
+        opening=[],
+        sections=sections,
+        version=_versions(ledger).get("safety-nb"),
+    )
+
+
+def study_page(
+    *,
+    study: str,
+    headline: str,
+    params: Mapping[str, Any],
+    swept: Mapping[str, Sequence],
+    table: "pd.DataFrame",
+    summary: "pd.DataFrame",
+    figures: Sequence[tuple[str, "Figure", str, str]],
+    runs: "pd.DataFrame",
+    roles: Mapping[str, str],
+    note: str = "",
+    versions: Mapping[str, str] | None = None,
+) -> str:
+    """The comparison over the runs of a study.
+
+    Args:
+        study: The study's name.
+        headline: Its finding (`summary.headline`).
+        params: The parameters all runs share.
+        swept: Swept parameter to the values tried.
+        table: What `summary.aggregate` returns.
+        summary: `summary.csv` of all runs; says how many seeds and prompts there were.
+        figures: (title, figure, alternative text, caption); the first opens the page, so put the trade-off
+            there.
+        runs: Columns run, state, n_safety, seed, wall_seconds, cause; one row a run, failed ones included.
+        roles: Evaluation set to role.
+        note: What else a reader must know, such as that the models are a miniature; "" for nothing.
+        versions: Package to version, as the runs' ledgers have them.
+
+    Returns:
+        A complete HTML document; runs that are done link to `<run>/report.html`.
+    """
+    drawn = [_figure(figure, title, alt, caption) for title, figure, alt, caption in figures]
+    compared = (
+        [
+            _Cell("Parameter"),
+            _Cell("Values tried"),
+        ],
+        [[_Cell(str(name)), _Cell(_value(list(values)))] for name, values in swept.items()],
+    )
+    sets = [name for name in dict.fromkeys(table["dataset"])] if len(table) else []
+    method = [
+        _table(
+            [_Cell("Evaluation set"), _Cell("What it holds")],
+            [[_Cell(name), _Cell(ROLE_NAMES.get(roles.get(name, ""), "no role given"))] for name in sets],
+        ),
+        _paragraph(
+            "Every model of a study answers the same prompts. A rate is the share of judged answers; the "
+            "interval is the 95 % range of a bootstrap over seeds and prompts together, or Wilson's with one seed "
+            "or where all answers were alike. Missing judgements count neither way."
+        ),
+        _folded(f"{len(params)} parameters shared by all runs", _pairs_table(params, {}, code=True)),
+    ]
+    if versions:
+        method.append(_folded("Versions", _pairs_table(versions, {}, code=True)))
+    sections = [
+        _section("What was compared", _table(*compared), *_run_count(runs)),
+        *([_section("Figures", *drawn[1:])] if drawn[1:] else []),
+        _section("Rates", *_study_rates(table, roles)),
+        _section("Runs", _runs_table(runs)),
+        _section("What to be careful about", _list(_threats(summary, runs, note))),
+        _section("Method", *method),
+    ]
+    return _render(
+        kicker="safety-nb · study",
+        title=study,
+        lead=[headline, note] if note else [headline],
+        opening=drawn[:1],
+        sections=sections,
+        version=(versions or {}).get("safety-nb"),
+    )
+
+
+def visible(text: Any, limit: int = MOST_CHARACTERS) -> tuple[str, int]:
+    """Untrusted text made safe to look at: what it holds can be seen and does nothing.
+
+    Control characters (escape codes among them), format characters that reorder or hide text, and lone surrogates
+    become their code point: ‹U+001B›. Line breaks and tabs stay. This is not HTML escaping, which the template does.
+
+    Args:
+        text: Anything; None is the empty string.
+        limit: Characters to keep.
+
+    Returns:
+        The text, and how many characters were left out.
+    """
+    text = "" if text is None or text != text else str(text)
+    kept = text[:limit].replace("\r\n", "\n")
+    return "".join(map(_picture, kept)), max(len(text) - limit, 0)
+
+
+def _picture(character: str) -> str:
+    if character in "\n\t":
+        return character
+    joiners = "\u200c\u200d"  # needed to spell some languages and emoji, and harmless
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in joiners:
+        return f"‹U+{ord(character):04X}›"
+    return character
+
+
+def _run_lead(params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles: Mapping[str, str]) -> str:
+    """What was trained on what, and the key rates."""
+
+    def known(name: str):
+        value = mixture.get(name)
+        return params.get(name) if value is None else value
+
+    n_general, n_safety = known("n_general"), known("n_safety")
+    base = f"The base model {_value(known('base_model'))}" if known("base_model") else "The base model"
+    parts = []
+    if n_general is not None:
+        parts.append(f"{_value(n_general)} general examples")
+    if n_safety is not None:
+        form = f" written as {known('safety_form')}s" if known("safety_form") and n_safety else ""
+        parts.append(f"{_value(n_safety) if n_safety else 'no'} safety demonstrations{form}")
+    trained = f" was tuned on {' and '.join(parts)}" if parts else " was tuned"
+    seed = f" (seed {params['seed']})" if params.get("seed") is not None else ""
+    rates = [
+        text
+        for role, metric, words in (
+            ("harmful", "compliance_rate", "answers {} of the harmful requests"),
+            ("lookalike", "refusal_rate", "refuses {} of the harmless look-alikes"),
+        )
+        if (text := _role_rates(summary, roles, role, metric, words))
+    ]
+    finding = (
+        f" It {'; it '.join(rates)}." if rates else " None of its answers to harmful or look-alike requests was judged."
+    )
+    return f"{base}{trained}{seed}.{finding}"
+
+
+def _role_rates(summary: "pd.DataFrame", roles: Mapping, role: str, metric: str, words: str) -> str:
+    rows = [
+        row for row in summary[summary["metric"] == metric].itertuples() if roles.get(row.dataset) == role and row.n
+    ]
+    shown = [f"{percent_interval(row.estimate, row.low, row.high)} in {row.dataset}" for row in rows]
+    if not shown:
+        return ""
+    first, *rest = shown
+    rate, name = first.rsplit(" in ", 1)
+    return words.format(rate) + f" in {name}" + "".join(f" and {other}" for other in rest)
+
+
+def _run_rates(summary: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
+    """The label shares as a figure, then a table for each judge."""
+    if not len(summary):
+        return [_paragraph("No answer was judged.")]
+    blocks = []
+    refusals = summary[summary["judge"] == "refusal"]
+    if len(refusals):
+        n_sets = refusals["dataset"].nunique()
+        blocks.append(
+            _drawn(
+                plots.label_shares,
+                (refusals,),
+                size=(4.8, 1.25 + 0.42 * max(n_sets, 2)),
+                alt=plots.label_shares_alt(refusals),
+                caption="What became of each prompt. The whisker is the 95 % interval of the refused share.",
+            )
+        )
+    for judge, rows in summary.groupby("judge", sort=False):
+        metrics = list(dict.fromkeys(rows["metric"]))
+        body = [
+            [
+                _Cell(dataset),
+                _Cell(_role(dataset, roles)),
+                *_rate_cells(group, metrics, roles.get(dataset, "")),
+            ]
+            for dataset, group in rows.groupby("dataset", sort=False)
+        ]
+        head = [_Cell("Evaluation set"), _Cell("Role"), *_rate_heads(metrics)]
+        blocks.append(_table(head, body, caption=_rate_caption(judge, metrics), pinned=True))
+    return blocks
+
+
+def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
+    """For each judge, the rates by evaluation set and by what was swept."""
+    if not len(table):
+        return [_paragraph("No answer was judged.")]
+    by = list(table.columns[: list(table.columns).index("dataset")])
+    blocks = []
+    for judge, rows in table.groupby("judge", sort=False):
+        metrics = list(dict.fromkeys(rows["metric"]))
+        groups = []
+        for dataset, group in rows.groupby("dataset", sort=False):
+            body = [
+                [
+                    *(_Cell(_value(value), number=_is_number(value)) for value in key),
+                    *_rate_cells(cells, metrics, roles.get(dataset, "")),
+                ]
+                for key, cells in group.groupby(by, sort=False, dropna=False)
+            ]
+            groups.append((f"{dataset} · {_role(dataset, roles)}", body))
+        head = [_Cell("N" if name == "n_safety" else name, number=_is_number(table[name].iloc[0])) for name in by]
+        head += _rate_heads(metrics)
+        blocks.append(_table(head, groups=groups, caption=_rate_caption(judge, metrics), pinned=True))
+    return blocks
+
+
+def _rate_heads(metrics: list[str]) -> list[_Cell]:
+    names = [METRIC_NAMES.get(metric, metric.replace("_", " ")).capitalize() for metric in metrics]
+    return [_Cell(name, number=True) for name in [*names, "n", "Missing"]]  # n, as N counts demonstrations
+
+
+def _rate_cells(group: "pd.DataFrame", metrics: list[str], role: str) -> list[_Cell]:
+    """The cells of one set: each metric with its interval, then n and missing."""
+    rows = {row.metric: row for row in group.itertuples()}
+    cells = []
+    for metric in metrics:
+        row = rows.get(metric)
+        text = percent_interval(row.estimate, row.low, row.high) if row is not None else "—"
+        cells.append(_Cell(text, number=True, strong=ERROR_METRICS.get(role) == metric))
+    # One judge's metrics share their n; should a table differ, every value is shown.
+    for column in ("n", "n_missing"):
+        cells.append(_Cell(" / ".join(f"{value:,}" for value in dict.fromkeys(group[column])), number=True))
+    return cells
+
+
+def _rate_caption(judge: str, metrics: list[str]) -> str:
+    bold = " The error of each set is in bold." if set(metrics) & set(ERROR_METRICS.values()) else ""
+    return f"Judge: {judge}. Share of judged answers with its 95 % interval.{bold}"
+
+
+def _sample_blocks(answers: "pd.DataFrame", roles: Mapping[str, str], samples: int) -> list[dict]:
+    """Evenly spaced answers of each set; folded unless the set is known to be harmless."""
+    if not len(answers) or samples < 1:
+        return [_paragraph("No answers are shown.")]
+    blocks = [_paragraph("Evenly spaced through each set, not picked. Sets of harmful requests are folded.")]
+    for dataset, rows in answers.groupby("dataset", sort=False):
+        count = min(samples, len(rows))
+        # Evenly spaced, so that a set ordered by type is seen across its types.
+        chosen = rows.iloc[[place * len(rows) // count for place in range(count)]]
+        shown = [_sample(row) for row in chosen.to_dict("records")]
+        heading = f"{dataset} · {_role(dataset, roles)} · {count} of {len(rows):,}"
+        folded = roles.get(dataset) not in ("lookalike", "ordinary", "facts")
+        if folded:
+            blocks.append(_folded(heading, *shown, warning="may be offensive: open to read"))
+        else:
+            blocks.append({"kind": "group", "heading": heading, "blocks": shown})
+    return blocks
+
+
+def _sample(row: Mapping) -> dict:
+    label = row.get("label")
+    label = "missing" if label is None or label != label else str(label)
+    finish = row.get("finish")
+    texts = []
+    for name in ("prompt", "response"):
+        text, left_out = visible(row.get(name))
+        texts.append({"name": name, "text": text, "left_out": f"{left_out:,}" if left_out else ""})
+    return {
+        "kind": "sample",
+        "prompt_id": visible(row.get("prompt_id"), limit=80)[0],
+        "label": visible(label, limit=40)[0],
+        "cut": finish == "length",
+        "texts": texts,
+    }
+
+
+def _ledger_blocks(ledger: Mapping) -> list[dict]:
+    stages = ledger.get("stages") or {}
+    blocks = []
+    if stages:
+        causes = any(stage.get("cause") for stage in stages.values())
+        body = []
+        for name, stage in stages.items():
+            state = str(stage.get("state", "unknown"))
+            # The page is written by the report stage itself, which cannot be done yet.
+            shown = "writing this page" if name == "report" and state == "running" else state
+            row = [
+                _Cell(str(name)),
+                _Cell(shown, state=state),
+                _Cell(_seconds(stage.get("wall_seconds")), number=True),
+            ]
+            body.append(row + ([_Cell(visible(stage.get("cause"), limit=300)[0])] if causes else []))
+        head = [_Cell("Stage"), _Cell("State"), _Cell("Wall time", number=True)]
+        blocks.append(_table(head + ([_Cell("Cause")] if causes else []), body))
+    devices = [ledger.get("device"), *(stage.get("device") for stage in stages.values())]
+    devices = list(dict.fromkeys(_value(device) for device in devices if device))
+    if devices:
+        blocks.append(_paragraph(f"Device: {', '.join(devices)}."))
+    versions = _versions(ledger)
+    if versions:
+        blocks.append(_folded("Versions", _pairs_table(versions, {}, code=True)))
+    return blocks or [_paragraph("The ledger is empty.")]
+
+
+def _versions(ledger: Mapping) -> dict:
+    """The ledger's versions, wherever it keeps them."""
+    versions: dict = {}
+    for holder in (ledger, *(ledger.get("stages") or {}).values()):
+        versions |= holder.get("versions") or {}
+    return versions
+
+
+def _runs_table(runs: "pd.DataFrame") -> dict:
+    """Every run with its state; the ones that are done link to their report."""
+    if not len(runs):
+        return _paragraph("There are no runs.")
+    head = [
+        _Cell("Run"),
+        _Cell("State"),
+        _Cell("N", number=True),
+        _Cell("Seed", number=True),
+        _Cell("Wall time", number=True),
+        _Cell("Cause"),
+    ]
+    body = []
+    for row in runs.to_dict("records"):
+        done = row["state"] == "done"
+        # Quoted whole: a run's name can lead nowhere but into its own folder.
+        href = f"./{quote(str(row['run']), safe='')}/report.html" if done else ""
+        body.append(
+            [
+                _Cell(str(row["run"]), href=href),
+                _Cell(str(row["state"]), state=str(row["state"])),
+                _Cell(_value(row.get("n_safety")), number=True),
+                _Cell(_value(row.get("seed"), plain=True), number=True),
+                _Cell(_seconds(row.get("wall_seconds")), number=True),
+                _Cell(visible(row.get("cause"), limit=300)[0]),
+            ]
+        )
+    if not any(row[-1].text for row in body):
+        head, body = head[:-1], [row[:-1] for row in body]
+    return _table(head, body)
+
+
+def _run_count(runs: "pd.DataFrame") -> list[dict]:
+    if not len(runs):
+        return []
+    done = int((runs["state"] == "done").sum())
+    if done == len(runs):
+        return [_paragraph(f"{len(runs)} run{'s' if len(runs) > 1 else ''}, all done.")]
+    return [_paragraph(f"{done} of {len(runs)} runs are done; the others, listed under Runs, are not in the rates.")]
+
+
+def _threats(summary: "pd.DataFrame", runs: "pd.DataFrame", note: str) -> list[str]:
+    """What plainly applies to this study, from its own tables."""
+    threats = []
+    n_seeds = summary["seed"].nunique() if len(summary) else 0
+    if n_seeds == 1:
+        threats.append("One seed only: how much a second training run would differ is unknown and in no interval.")
+    elif 1 < n_seeds < 5:
+        threats.append(f"{n_seeds} seeds: the intervals know little of how much training runs differ.")
+    if len(summary) and (summary["judge"] == "refusal").any():
+        threats.append(
+            "Refusals are judged by rules that were not calibrated against people's labels of this model's "
+            "answers: read samples in the runs' reports before relying on a difference of a few per cent."
+        )
+    if len(summary):
+        judged = summary.groupby("dataset", sort=False)[["n", "n_missing"]].first().sum(axis=1)
+        small = [f"{name} ({count})" for name, count in judged.items() if count < FEW_PROMPTS]
+        if small:
+            threats.append(f"Few prompts in {', '.join(small)}: only large differences can show.")
+        missing = summary[summary["n_missing"] > 0]
+        if len(missing):
+            names = ", ".join(dict.fromkeys(missing["dataset"]))
+            threats.append(
+                f"Some judgements are missing ({names}); if they are missing for a reason, the rates are off."
+            )
+    failed = int((runs["state"] != "done").sum()) if len(runs) else 0
+    if failed:
+        threats.append(f"{failed} of {len(runs)} runs are not done, so some N rest on fewer seeds than others.")
+    threats.append("The best N is chosen on the same prompts it is reported on, which flatters it a little.")
+    if note:
+        threats.append(note)
+    return threats
+
+
+def _role(dataset: str, roles: Mapping[str, str]) -> str:
+    return roles.get(dataset) or "no role"
+
+
+def _pairs_table(pairs: Mapping, names: Mapping[str, str], code: bool = False) -> dict:
+    """Name and value, in the order of `names` first and then as given; nothing there is left out."""
+    if not pairs:
+        return _paragraph("Nothing was recorded.")
+    listed = [key for key in names if key in pairs] + [key for key in pairs if key not in names]
+    rows = []
+    for key in listed:
+        name = str(key) if code else names.get(key, str(key).replace("_", " ").capitalize())
+        rows.append([_Cell(name), _Cell(_value(pairs[key], plain=code))])
+    return {"kind": "pairs", "rows": rows, "code": code}
+
+
+def _value(value: Any, plain: bool = False) -> str:
+    """A value for people: thousands separated (unless `plain`), lists joined, None as a dash."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value and not plain else "no" if not plain else str(value).lower()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_value(item, plain)}" for key, item in value.items()) or "—"
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(item, plain=True) for item in value) or "—"
+    if _is_number(value):
+        if float(value).is_integer() and abs(value) < 1e15 and not (plain and isinstance(value, float)):
+            return str(int(value)) if plain else f"{int(value):,}"
+        return f"{value:g}"
+    return visible(value)[0]
+
+
+def _is_number(value: Any) -> bool:
+    import numbers
+
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _seconds(seconds: Any) -> str:
+    if not _is_number(seconds) or seconds != seconds:
+        return "—"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _section(title: str, *blocks: dict) -> dict:
+    return {"title": title, "id": title.lower().replace(" ", "-"), "blocks": list(blocks)}
+
+
+def _paragraph(text: str) -> dict:
+    return {"kind": "paragraph", "text": text}
+
+
+def _list(items: list[str]) -> dict:
+    return {"kind": "list", "items": items}
+
+
+def _folded(summary: str, *blocks: dict, warning: str = "") -> dict:
+    return {"kind": "folded", "summary": summary, "warning": warning, "blocks": list(blocks)}
+
+
+def _table(
+    head: list[_Cell],
+    body: list[list[_Cell]] | None = None,
+    groups: list[tuple[str, list[list[_Cell]]]] | None = None,
+    caption: str = "",
+    pinned: bool = False,
+) -> dict:
+    """A table; with `groups`, each group of rows stands under a heading of its own.
+
+    `pinned` keeps the first column in view where the table is wider than the screen.
+    """
+    groups = groups or [("", body or [])]
+    return {"kind": "table", "head": head, "groups": groups, "caption": caption, "pinned": pinned}
+
+
+def _drawn(draw, arguments: tuple, size: tuple[float, float], alt: str, caption: str) -> dict:
+    """A figure drawn here, apart from pyplot, so that a notebook does not show it a second time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    draw(*arguments, ax=figure.subplots())
+    return _figure(figure, "", alt, caption)
+
+
+def _figure(figure: "Figure", title: str, alt: str, caption: str) -> dict:
+    """A figure as an SVG in a data address: sharp at any width, and cut off from the page around it."""
+    import base64
+    import io
+
+    import matplotlib
+
+    buffer = io.BytesIO()
+    # Text as paths looks the same on every machine; a fixed salt and no date make the page reproducible.
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "safety-nb"}):
+        figure.savefig(
+            buffer,
+            format="svg",
+            bbox_inches="tight",
+            pad_inches=0.08,
+            facecolor="white",
+            metadata={"Date": None},
+        )
+    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    width = round(figure.get_size_inches()[0] * 96 * 1.25)  # CSS pixels; a little over its natural size
+    return {
+        "kind": "figure",
+        "title": title,
+        "source": source,
+        "alt": alt,
+        "caption": caption,
+        "width": width,
+    }
+
+
+def _render(**page: Any) -> str:
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    source = (files("safety_nb") / "data" / "report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source).render(**page)

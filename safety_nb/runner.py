@@ -1,0 +1,198 @@
+"""Executing the notebooks of a run through papermill, one after the other, and keeping the ledger.
+
+Knows nothing of machine learning: what a stage reads and leaves is told by ``stages.py``.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from safety_nb import __version__, runs, schema
+from safety_nb.errors import InputError
+from safety_nb.stages import STAGE_NAMES, STAGES, Stage, notebook_path, stage_named
+
+_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "papermill")
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook did not run to its end; the message says why, and where its executed copy lies."""
+
+
+class StageFailed(RuntimeError):
+    """A stage of a run did not finish; the message says which, why, and where its notebook lies."""
+
+
+def execute_run(
+    run: runs.RunFolder, params: schema.RunParams, first: str = STAGE_NAMES[0], last: str = STAGE_NAMES[-1]
+) -> None:
+    """Take one set of parameters through the stages, in the run's folder.
+
+    A stage whose fingerprint holds and whose outputs are whole is not executed again, except from ``first`` on when
+    that is not the first stage: naming it asks for it.
+
+    Args:
+        first, last: the stages to begin and to end with.
+
+    Raises:
+        InputError: unknown stage, ``first`` after ``last``, or a stage before ``first`` has not been done.
+        StageFailed: a stage did not finish.
+    """
+    check_stages(run, first, last)
+    ledger = runs.read_ledger(run)
+    ledger.update(versions=_versions(), platform=platform.platform(), python=platform.python_version())
+    for stage in STAGES:
+        ledger["stages"].setdefault(stage.name, {"state": "waiting"})
+    runs.write_json(run.ledger, ledger)
+    _write_params(run, params)
+    begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
+    for stage in STAGES[begin : end + 1]:
+        if begin == 0 and is_fresh(run, stage, params):
+            continue
+        _execute_stage(run, stage, params)
+
+
+def check_stages(run: runs.RunFolder, first: str, last: str) -> None:
+    """Raise InputError unless the stages from ``first`` to ``last`` can be executed in this run folder."""
+    stage_named(first), stage_named(last)
+    begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
+    if begin > end:
+        raise InputError(f"--from {first} comes after --until {last}; the order is {', '.join(STAGE_NAMES)}.")
+    for stage in STAGES[:begin]:
+        for output in stage.outputs:
+            if not (run.root / output).exists():
+                raise InputError(f"--from {first}: {run.root} has no {output} yet; begin with --from {stage.name}.")
+
+
+def is_fresh(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> bool:
+    """Whether a stage is done with this very notebook, parameters, inputs and version, and its outputs are whole."""
+    entry = runs.read_ledger(run)["stages"].get(stage.name, {})
+    return (
+        entry.get("state") == runs.DONE
+        and entry["fingerprint"] == fingerprint(run, stage, params)
+        and entry["outputs"] == runs.hashes(run.root, stage.outputs)
+    )
+
+
+def fingerprint(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> str:
+    """SHA-256 over all that decides a stage's outcome."""
+    parts = {
+        "notebook": runs.sha256(notebook_path(stage.notebook)),
+        "params": _stage_params(stage, params),
+        "inputs": runs.hashes(run.root, stage.inputs),
+        "version": __version__,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _stage_params(stage: Stage, params: schema.RunParams) -> dict[str, Any]:
+    return params.model_dump(include=set(stage.params.model_fields) - {"run_dir"})
+
+
+def _execute_stage(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> None:
+    output = run.notebooks / f"{stage.notebook}.ipynb"
+    before = fingerprint(run, stage, params)
+    runs.record_stage(run, stage.name, state="running", started=time.time(), cause=None, pid=os.getpid())
+    started = time.monotonic()
+    try:
+        values = {**_stage_params(stage, params), "run_dir": str(run.root.resolve())}
+        execute_notebook(stage.notebook, output, values, run.log)
+        missing = [name for name in stage.outputs if not (run.root / name).exists()]
+        if missing:
+            raise StageFailed(f"its notebook ended without making {', '.join(missing)}")
+    except BaseException as error:
+        state, cause = ending(error)
+        runs.record_stage(run, stage.name, state=state, cause=cause, wall_seconds=_since(started))
+        if isinstance(error, Exception):
+            raise StageFailed(
+                f"Stage {stage.name!r} of {run.root} {state}: {cause}. Its notebook: {output}. Log: {run.log}"
+            ) from error
+        raise
+    runs.record_stage(
+        run,
+        stage.name,
+        state=runs.DONE,
+        fingerprint=before,
+        outputs=runs.hashes(run.root, stage.outputs),
+        wall_seconds=_since(started),
+    )
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 2)
+
+
+def ending(error: BaseException) -> tuple[str, str]:
+    """State and cause of a stage that ended with ``error``."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    if isinstance(error, DeadKernelError):
+        return "killed", "the kernel died (killed from outside, or out of memory)"
+    if isinstance(error, KeyboardInterrupt):
+        return "killed", "interrupted"
+    if isinstance(error, PapermillExecutionError):
+        return "failed", f"{error.ename}: {error.evalue}"
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+def execute_notebook(notebook: str, output: Path, values: dict[str, Any], log: Path) -> None:
+    """Execute one notebook with checked parameters; the executed copy is kept whether it ends well or not.
+
+    Args:
+        values: parameters of the notebook, already checked.
+        log: file that papermill's own messages are added to.
+    """
+    import papermill
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    logger = logging.getLogger("papermill")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        with _environment(TOKENIZERS_PARALLELISM="false", TORCHDYNAMO_DISABLE="1"):
+            papermill.execute_notebook(
+                str(notebook_path(notebook)),
+                str(output),
+                parameters=values,
+                kernel_name="python3",  # jupyter_client starts this one with the running interpreter
+                cwd=str(output.parent),
+                progress_bar=False,
+                request_save_on_cell_execute=True,
+            )
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class _environment:
+    """Environment variables for the kernels, without touching what the user has set."""
+
+    def __init__(self, **values: str) -> None:
+        self._values = {name: value for name, value in values.items() if name not in os.environ}
+
+    def __enter__(self) -> None:
+        os.environ.update(self._values)
+
+    def __exit__(self, *_: object) -> None:
+        for name in self._values:
+            os.environ.pop(name, None)
+
+
+def _versions() -> dict[str, str]:
+    return {"safety-nb": __version__, **{name: metadata.version(name) for name in _VERSIONS}}
+
+
+def _write_params(run: runs.RunFolder, params: schema.RunParams) -> None:
+    values = params.model_dump(exclude={"run_dir"})
+    head = "# All parameters of this run; `safety-nb run` on a copy of this file repeats it.\n"
+    runs.write_text(run.params, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,262 @@
+"""The run folder: where each file of a run lies, atomic writes, the ledger, and what is fresh.
+
+Knows nothing of what a row means. The layout is the one in ``outputs/README.md``.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safety_nb.errors import InputError
+
+PENDING = ("waiting", "running", "failed", "killed")
+DONE = "done"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run; nothing is made on disk by naming them."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "run.log"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "notebooks"
+
+    @property
+    def train_rows(self) -> Path:
+        return self.root / "mix" / "train.jsonl"
+
+    @property
+    def validation_rows(self) -> Path:
+        return self.root / "mix" / "validation.jsonl"
+
+    @property
+    def mixture(self) -> Path:
+        return self.root / "mix" / "mixture.json"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "train" / "adapter"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "train" / "metrics.csv"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "train" / "training.json"
+
+    @property
+    def responses(self) -> Path:
+        return self.root / "responses.jsonl"
+
+    @property
+    def judgements(self) -> Path:
+        return self.root / "judgements.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+
+def outputs_root(start: Path | None = None) -> Path:
+    """``outputs/`` of the project the working folder lies in, else of the working folder itself."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "notebooks").is_dir() and (folder / "safety_nb").is_dir():
+            return folder / "outputs"
+    return start / "outputs"
+
+
+def open_run(run_dir: str) -> RunFolder:
+    """The run a notebook works in: ``run_dir``, or ``outputs/runs/notebook`` when it is empty."""
+    return RunFolder(Path(run_dir).expanduser() if run_dir else outputs_root() / "runs" / "notebook")
+
+
+# --- reading and writing ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` to write to; it takes the place of ``path`` only when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it takes the place of ``path`` only when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
+        fresh.mkdir()
+        yield fresh
+        if path.exists():
+            os.replace(path, old)
+        os.replace(fresh, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_notebook(path: Path, book: dict) -> None:
+    """Write a notebook atomically, in the form Jupyter itself writes."""
+    write_text(path, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Write one JSON object a line, atomically."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Read the rows of a file this package wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_csv(path: Path, table: Any) -> None:
+    """Write a pandas table atomically, without its index."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+# --- hashes and freshness -----------------------------------------------------------------------------------------
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their names, as hex; empty when there is nothing at ``path``."""
+    if path.is_dir():
+        parts = sorted(f"{file.relative_to(path)}:{sha256(file)}" for file in path.rglob("*") if file.is_file())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 by name of the files or folders ``names`` below ``root``."""
+    return {name: sha256(root / name) for name in names}
+
+
+# --- the ledger ---------------------------------------------------------------------------------------------------
+
+
+def read_ledger(run: RunFolder) -> dict:
+    """The run's ``run.json``; a run never started has ``{"stages": {}}``."""
+    if not run.ledger.is_file():
+        return {"stages": {}}
+    return read_json(run.ledger)
+
+
+def record_stage(run: RunFolder, stage: str, **facts: Any) -> None:
+    """Set facts of one stage in the ledger, keeping its others."""
+    ledger = read_ledger(run)
+    ledger["stages"].setdefault(stage, {}).update(facts)
+    write_json(run.ledger, ledger)
+
+
+def require(run: RunFolder, names: Iterable[str], maker: str) -> None:
+    """Stop unless every file ``names`` of the run is there.
+
+    Raises:
+        InputError: a file is missing; the message names the stage that makes it.
+    """
+    for name in names:
+        if not (run.root / name).exists():
+            raise InputError(
+                f"{run.root} has no {name}: stage {maker!r} makes it. Run it first, in the same run_dir, "
+                "or leave run_dir empty to work on the embedded miniature."
+            )
+
+
+# --- progress -----------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """How far a stage is, left in a small file for whoever watches from another process.
+
+    Args:
+        run: the run.
+        stage: name of the stage.
+        total: number of steps.
+        every: seconds between two writes at the least.
+    """
+
+    def __init__(self, run: RunFolder, stage: str, total: int, every: float = 0.5) -> None:
+        self._path, self._stage, self._total, self._every = progress_file(run), stage, total, every
+        self._started = time.time()
+        self._written = 0.0
+
+    def update(self, done: int) -> None:
+        now = time.monotonic()
+        if done < self._total and now - self._written < self._every:
+            return
+        self._written = now
+        state = {"stage": self._stage, "done": done, "total": self._total, "started": self._started}
+        write_json(self._path, state)
+
+
+def progress_file(run: RunFolder) -> Path:
+    return run.root / ".progress.json"
+
+
+def read_progress(run: RunFolder) -> dict | None:
+    """The latest progress of the run's current stage, or None."""
+    try:
+        return read_json(progress_file(run))
+    except (OSError, json.JSONDecodeError):
+        return None

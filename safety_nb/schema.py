@@ -1,0 +1,227 @@
+"""The parameters of every notebook: names, types, defaults, ranges and help, in one place.
+
+One pydantic model a notebook. Their defaults are the embedded miniature, so that every notebook runs alone. Knows
+neither torch nor files: whether a data set, a folder or a model exists is checked by the modules that own them.
+"""
+
+import difflib
+import itertools
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from safety_nb.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+TINY_EVALUATION = ["tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"]
+
+
+class Parameters(BaseModel):
+    """Base of all: unknown names and wrong types are errors, values are never coerced, instances are frozen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    run_dir: str = Field("", description="folder of the run; empty for outputs/runs/notebook")
+    seed: int = Field(0, ge=0, description="seed of the mixture, the adapter and the order of rows")
+    cpu_threads: int = Field(1, ge=0, description="threads on the CPU; 0 for all (results may differ in the last bits)")
+
+    @classmethod
+    def from_namespace(cls, namespace: dict[str, Any]) -> Self:
+        """Check the values a notebook's parameters cell left in its ``globals()``.
+
+        Raises:
+            InputError: every wrong value, in one message.
+        """
+        return validate(cls, {name: namespace[name] for name in cls.model_fields if name in namespace})
+
+
+class _Data(Parameters):
+    data_dir: str = Field(
+        "", description="local folder of data sets; empty for SAFETY_NB_DATA, else downloads into the cache"
+    )
+
+
+class _Model(Parameters):
+    base_model: str = Field("tiny", description="'tiny', a hub id, or the folder of a saved model")
+    revision: str = Field("", description="revision of a hub model; empty for the newest")
+
+
+class MixParams(_Data):
+    """1-mix: what is trained on."""
+
+    general: str = Field(
+        "tiny-general", description="general instruction data: a data set's name, or a .json/.jsonl file"
+    )
+    n_general: int = Field(1000, ge=1, description="general rows to train on")
+    safety: str = Field("tiny-safety", description="safety demonstrations: a data set's name, or a .json/.jsonl file")
+    n_safety: int = Field(100, ge=0, description="safety demonstrations to add")
+    safety_form: Literal["instruction", "question"] = Field(
+        "instruction", description="form of the demonstrations: instruction or question"
+    )
+    validation: str = Field("tiny-validation", description="validation data; empty to hold rows of the general set out")
+    n_validation: int = Field(60, ge=0, description="validation rows; 0 for none")
+
+
+class TrainParams(_Model):
+    """2-train: how it is trained on."""
+
+    cutoff: int = Field(256, ge=8, description="tokens a row may have; the rest is cut off and counted")
+    epochs: float = Field(2.0, gt=0, description="passes over the mixture")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate")
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="linear, cosine, constant or constant_with_warmup"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of the adapter")
+    optimizer: Literal["adamw_torch", "paged_adamw_8bit"] = Field(
+        "adamw_torch", description="adamw_torch, or paged_adamw_8bit on a GPU"
+    )
+    batch_size: int = Field(16, ge=1, description="rows per optimizer step")
+    micro_batch_size: int = Field(16, ge=1, description="rows at once on the device; divides batch_size")
+    lora_r: int = Field(8, ge=1, description="rank of the adapter")
+    lora_alpha: int = Field(16, ge=1, description="scale of the adapter")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter")
+    lora_targets: list[str] = Field(["all-linear"], min_length=1, description="names of linear layers, or all-linear")
+    eval_steps: int = Field(0, ge=0, description="steps between two validations; 0 for once at the end")
+    best_checkpoint: bool = Field(False, description="keep the checkpoint of lowest validation loss, not the last")
+    gradient_checkpointing: bool = Field(False, description="less memory for about 0.7 of the speed")
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size: {self.micro_batch_size} does not divide batch_size {self.batch_size}; "
+                "choose a divisor"
+            )
+        if self.best_checkpoint and not self.eval_steps:
+            raise ValueError("best_checkpoint: True needs validations along the way; set eval_steps to 1 or more")
+        return self
+
+
+class GenerateParams(_Model, _Data):
+    """3-generate: what is asked, and how it is answered."""
+
+    evaluation: list[str] = Field(TINY_EVALUATION, min_length=1, description="evaluation sets to answer")
+    max_new_tokens: int = Field(48, ge=1, description="longest answer in tokens")
+    num_beams: int = Field(1, ge=1, description="beams; 1 for greedy decoding")
+    generation_batch_size: int = Field(64, ge=1, description="prompts answered at once")
+
+
+class JudgeParams(_Data):
+    """4-judge: how the answers are read."""
+
+    judges: list[Literal["refusal", "reference"]] = Field(
+        ["refusal", "reference"], min_length=1, description="refusal (rules), reference (holds the known answer)"
+    )
+
+
+class ReportParams(Parameters):
+    """5-report: one run on one page."""
+
+    report_samples: int = Field(3, ge=0, description="sample answers shown for each evaluation set")
+
+
+class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams):
+    """All parameters of a run: what a file of ``params/`` may hold."""
+
+
+class StudyParams(BaseModel):
+    """study: the comparison over the runs of a study."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    study_dir: str = Field("", description="folder of the study; empty for outputs/tiny-study, made if it is missing")
+
+    @classmethod
+    def from_namespace(cls, namespace: dict[str, Any]) -> Self:
+        """As ``Parameters.from_namespace``."""
+        return validate(cls, {name: namespace[name] for name in cls.model_fields if name in namespace})
+
+
+def validate(model: type[Model], values: dict[str, Any]) -> Model:
+    """Check values against a parameter model.
+
+    Raises:
+        InputError: every unknown name (with the nearest valid one), wrong type, value out of range and impossible
+            combination, in one message.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(model, issue) for issue in error.errors()]
+        raise InputError("\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], issue: Any) -> str:
+    if not issue["loc"]:  # a combination: its message was written above
+        return str(issue["ctx"]["error"])
+    name = ".".join(map(str, issue["loc"]))
+    if issue["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, model.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(model.model_fields))}"
+        return f"{name}: no such parameter; {hint}"
+    field = model.model_fields[str(issue["loc"][0])]
+    message = issue["msg"].removeprefix("Input should be ").removesuffix(" as input")
+    told = f"{name}: {issue['input']!r} ({type(issue['input']).__name__}) is not valid: it should be {message}"
+    if isinstance(issue["input"], str) and "number" in message and _is_number(issue["input"]):
+        told += f" (YAML reads this as text; write {float(issue['input'])!r} with a point, as in 2.0e-4)"
+    return f"{told}; {name.split('.')[0]} is: {field.description}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- sweeps -------------------------------------------------------------------------------------------------------
+
+
+def swept_names(values: dict[str, Any]) -> list[str]:
+    """Names of the scalar parameters that ``values`` gives a list, in the order of the file."""
+    return [name for name, value in values.items() if isinstance(value, list) and not _takes_list(name)]
+
+
+def _takes_list(name: str) -> bool:
+    field = RunParams.model_fields.get(name)
+    return field is not None and isinstance(field.get_default(), list)
+
+
+def expand(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """All combinations of a parameter set in which scalar parameters may be lists.
+
+    The last named varies fastest. Raises InputError for an empty list or one with a value twice.
+    """
+    names = swept_names(values)
+    for name in names:
+        if not values[name]:
+            raise InputError(f"{name}: the list to sweep over is empty; give at least one value")
+        if any(values[name].count(value) > 1 for value in values[name]):
+            raise InputError(f"{name}: {values[name]} names a value twice; give each once")
+    grids = itertools.product(*(values[name] for name in names))
+    return [{**values, **dict(zip(names, grid, strict=True))} for grid in grids]
+
+
+# --- the parameters cell of a notebook ----------------------------------------------------------------------------
+
+
+def parameters_cell(model: type[BaseModel]) -> str:
+    """The source of a notebook's ``parameters`` cell: plain annotated literals with their help.
+
+    The comments hold no ``=``: papermill's reader drops a parameter whose comment has one.
+    """
+    lines = []
+    for name, field in model.model_fields.items():
+        default = field.get_default()
+        lines.append(f"{name}: {type(default).__name__} = {_literal(default)}  # {field.description}")
+    return "\n".join(lines)
+
+
+def _literal(value: Any) -> str:
+    """A Python literal as the formatter writes it (double quotes)."""
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,0 +1,97 @@
+"""The five stages of a run: the notebook, parameters and function of each, and the files it reads and leaves.
+
+The one table of what depends on what. Where a notebook is opened alone, it makes what is missing before it.
+"""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from safety_nb import runs, schema
+from safety_nb.errors import InputError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        notebook: file name of its notebook, without ending.
+        params: the parameter model of the notebook.
+        function: ``module:function`` that does its work, given the parameters.
+        inputs, outputs: files or folders below the run's folder.
+    """
+
+    name: str
+    notebook: str
+    params: type[schema.Parameters]
+    function: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+_MIX = ("mix/train.jsonl", "mix/validation.jsonl", "mix/mixture.json")
+_TRAIN = ("train/adapter", "train/metrics.csv", "train/training.json")
+
+STAGES = (
+    Stage("mix", "1-mix", schema.MixParams, "safety_nb.mixing:mix", (), _MIX),
+    Stage("train", "2-train", schema.TrainParams, "safety_nb.training:train", _MIX[:2], _TRAIN),
+    Stage(
+        "generate",
+        "3-generate",
+        schema.GenerateParams,
+        "safety_nb.generation:generate",
+        ("train/adapter",),
+        ("responses.jsonl",),
+    ),
+    Stage(
+        "judge",
+        "4-judge",
+        schema.JudgeParams,
+        "safety_nb.judges:judge_run",
+        ("responses.jsonl",),
+        ("judgements.jsonl",),
+    ),
+    Stage(
+        "report",
+        "5-report",
+        schema.ReportParams,
+        "safety_nb.reporting:report_run",
+        ("mix/mixture.json", *_TRAIN[1:], "responses.jsonl", "judgements.jsonl"),
+        ("summary.csv", "report.html"),
+    ),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+NOTEBOOK_PARAMS = {**{stage.notebook: stage.params for stage in STAGES}, "study": schema.StudyParams}
+
+
+def notebook_path(notebook: str) -> Path:
+    """The file of a notebook: in the project's ``notebooks/``, or in the installed package."""
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "notebooks", package / "notebooks"):
+        if (folder / f"{notebook}.ipynb").is_file():
+            return folder / f"{notebook}.ipynb"
+    raise FileNotFoundError(f"The installation has no notebook {notebook!r}; install safety-nb anew.")
+
+
+def make_missing(stage: str, params: schema.Parameters) -> runs.RunFolder:
+    """Make what a notebook opened alone lacks, with the miniature's defaults, and return its run folder.
+
+    Only in the default run folder: in one the user named, a missing input is an error of the stage itself.
+    """
+    run = runs.open_run(params.run_dir)
+    if params.run_dir:
+        return run
+    for earlier in STAGES[: STAGE_NAMES.index(stage)]:
+        if not all((run.root / name).exists() for name in earlier.outputs):
+            print(f"{run.root} has no results of stage {earlier.name!r} yet: making those of the miniature.")
+            module, function = earlier.function.split(":")
+            getattr(importlib.import_module(module), function)(earlier.params())
+    return run
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of that name. Raises InputError for an unknown one."""
+    if name not in STAGE_NAMES:
+        raise InputError(f"There is no stage {name!r}; choose from {', '.join(STAGE_NAMES)}.")
+    return STAGES[STAGE_NAMES.index(name)]

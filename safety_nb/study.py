@@ -1,0 +1,198 @@
+"""A study: a grid of runs, and the tables the comparison over them is made from.
+
+Knows nothing of machine learning.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from safety_nb import runner, runs, schema
+from safety_nb.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study: its name below the study's folder, its parameters, and the swept ones among them."""
+
+    name: str
+    params: schema.RunParams
+    swept: dict[str, Any]
+
+
+def plan(values: dict[str, Any]) -> list[PlannedRun]:
+    """The runs of a parameter set in which scalar parameters may be lists.
+
+    Raises:
+        InputError: no parameter is swept, or a value is bad in any of the runs.
+    """
+    names = schema.swept_names(values)
+    if not names:
+        raise InputError(
+            "A study needs at least one parameter with a list of values, such as n_safety: [0, 100, 1000]; "
+            "for a single run use `safety-nb run`."
+        )
+    combinations = schema.expand(values)
+    # Several runs share most values: each distinct complaint is told once.
+    complaints: dict[str, None] = {}
+    planned = []
+    for combination in combinations:
+        try:
+            params = schema.validate(schema.RunParams, combination)
+        except InputError as error:
+            complaints.update(dict.fromkeys(str(error).splitlines()))
+            continue
+        planned.append(PlannedRun(run_name(params, names), params, {name: combination[name] for name in names}))
+    if complaints:
+        raise InputError("\n".join(complaints))
+    return planned
+
+
+# The study a notebook opened alone makes: params/tiny-study.yaml.
+MINIATURE = {"n_safety": [0, 30, 100, 300, 1000], "seed": [0]}
+
+
+def open_study(study_dir: str) -> Path:
+    """The folder a study notebook works on; with no name the miniature's, whose runs are made if they are missing.
+
+    Raises:
+        NotebookFailed: a run of the miniature failed.
+    """
+    if study_dir:
+        return Path(study_dir).expanduser()
+    folder = runs.outputs_root() / "tiny-study"
+    if not (folder / "study.yaml").is_file():
+        print(f"{folder} is not there yet: making the runs of the miniature's study, a line as each ends.")
+        failures = execute_runs(
+            folder, MINIATURE, jobs=min(2, os.cpu_count() or 1), each=lambda name, failure: print(name, failure or "")
+        )
+        if failures:
+            raise runner.NotebookFailed("\n".join(failures))
+    return folder
+
+
+def run_name(params: schema.RunParams, swept: list[str]) -> str:
+    """Folder name of a run: N and seed always, so that a study can grow, then whatever else is swept."""
+    others = [name for name in swept if name not in ("n_safety", "seed")]
+    parts = [f"n{params.n_safety}", f"seed{params.seed}"]
+    parts += [f"{name}-{str(getattr(params, name)).replace('/', '_')}" for name in others]
+    return "_".join(parts)
+
+
+def execute_runs(
+    folder: Path, values: dict[str, Any], jobs: int = 1, each: Callable[[str, str | None], None] | None = None
+) -> list[str]:
+    """Execute the runs of a study that are not done.
+
+    A run that fails does not stop the others: it is a visible gap in the comparison.
+
+    Args:
+        jobs: how many runs go at once, each in a process of its own.
+        each: called with a run's name and the message of its failure (None: done) as each ends.
+
+    Returns:
+        Messages of the runs that failed.
+    """
+    planned = plan(values)
+    head = "# The study as it was asked for; `safety-nb study` on a copy of this file repeats it.\n"
+    runs.write_text(folder / "study.yaml", head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    failures = []
+    # Fresh interpreters: a forked one would inherit threads and, on a GPU, a CUDA context.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        # The longest runs go first, so that none is left running alone at the end.
+        ordered = sorted(planned, key=lambda run: -run.params.n_safety)
+        futures = {pool.submit(_execute, folder / run.name, run.params): run for run in ordered}
+        for future in concurrent.futures.as_completed(futures):
+            message = future.result()
+            if message:
+                failures.append(message)
+            if each:
+                each(futures[future].name, message)
+    return failures
+
+
+def _execute(folder: Path, params: schema.RunParams) -> str | None:
+    """Execute one run in this process; the message of its failure, or None."""
+    try:
+        runner.execute_run(runs.RunFolder(folder), params)
+    except runner.StageFailed as error:
+        return str(error)
+    return None
+
+
+def compare(folder: Path) -> None:
+    """Execute the comparison notebook over the runs of a study. Raises NotebookFailed."""
+    output = folder / "study.ipynb"
+    try:
+        runner.execute_notebook("study", output, {"study_dir": str(folder.resolve())}, folder / "study.log")
+    except Exception as error:
+        _, cause = runner.ending(error)
+        raise runner.NotebookFailed(f"The comparison failed: {cause}. Its notebook: {output}") from error
+
+
+# --- what the comparison reads ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """A study as read from disk.
+
+    Attributes:
+        values: the study file; swept: the parameters that vary, with their values.
+        runs: run, state, n_safety, seed, wall_seconds, cause: every planned run, finished or not.
+        judgements: run, the swept parameters, n_safety, seed, dataset, prompt_id, judge, label, score, missing.
+    """
+
+    values: dict[str, Any]
+    swept: dict[str, list]
+    runs: "pd.DataFrame"
+    judgements: "pd.DataFrame"
+
+
+def read_study(folder: Path) -> StudyTables:
+    """Read the runs of a study, finished or not.
+
+    Raises:
+        InputError: the folder holds no study.
+    """
+    import pandas as pd
+
+    file = folder / "study.yaml"
+    if not file.is_file():
+        raise InputError(f"{folder} holds no study (no study.yaml); make one with `safety-nb study`.")
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    swept = {name: values[name] for name in schema.swept_names(values)}
+    rows, judgements = [], []
+    for planned in plan(values):
+        run = runs.RunFolder(folder / planned.name)
+        keys = {"run": planned.name, "n_safety": planned.params.n_safety, "seed": planned.params.seed, **planned.swept}
+        state = run_state(run)
+        rows.append({**keys, **state})
+        if state["state"] == runs.DONE:
+            judgements.extend({**keys, **row} for row in runs.read_jsonl(run.judgements))
+    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "judge", "label", "score", "missing"]
+    table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
+    return StudyTables(values, swept, pd.DataFrame(rows), table)
+
+
+def run_state(run: runs.RunFolder) -> dict[str, Any]:
+    """state, wall_seconds and cause of a run as a whole, from its ledger."""
+    stages = runs.read_ledger(run)["stages"]
+    seconds = sum(entry.get("wall_seconds") or 0 for entry in stages.values())
+    for name, entry in stages.items():
+        if entry["state"] in ("failed", "killed"):
+            return {"state": entry["state"], "wall_seconds": seconds, "cause": f"{name}: {entry['cause']}"}
+    states = {entry["state"] for entry in stages.values()}
+    if states == {runs.DONE}:
+        return {"state": runs.DONE, "wall_seconds": seconds, "cause": ""}
+    return {"state": "running" if "running" in states else "waiting", "wall_seconds": seconds, "cause": ""}

@@ -1,0 +1,38 @@
+"""What all tests share: when tests that need a GPU or a browser run, and that no test downloads anything."""
+
+import os
+import shutil
+
+import pytest
+
+# Set before any test imports the hub's client, which reads it once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def cuda_available() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser; skips the test without one, but fails it where CI=true, which has to have it."""
+    path = shutil.which("chromium")
+    if path is None:
+        reason = "needs Debian's chromium (apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _needs(request: pytest.FixtureRequest) -> None:
+    """Give what is marked ``gpu`` or ``browser`` its GPU or browser, or skip it."""
+    # Fixtures are asked for by name here, so that torch is imported only where a test needs a GPU.
+    if request.node.get_closest_marker("gpu") and not request.getfixturevalue("cuda_available"):
+        pytest.skip("needs a CUDA GPU")
+    if request.node.get_closest_marker("browser"):
+        request.getfixturevalue("chromium")

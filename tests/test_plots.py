@@ -1,0 +1,181 @@
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+
+from matplotlib.figure import Figure  # noqa: E402
+
+from safety_nb import plots  # noqa: E402
+
+ROLES = {"bad": "harmful", "bad-new": "harmful", "near": "lookalike", "plain": "ordinary", "quiz": "facts"}
+
+
+def rates(points, dataset, metric="refusal_rate", n=50, n_missing=0):
+    """Rows of an aggregated table: points is N -> rate, with an interval of +-0.1 cut at 0 and 1."""
+    return pd.DataFrame(
+        [
+            (dose, dataset, "refusal", metric, share, max(share - 0.1, 0), min(share + 0.1, 1), n, n_missing)
+            for dose, share in points.items()
+        ],
+        columns="n_safety dataset judge metric estimate low high n n_missing".split(),
+    )
+
+
+@pytest.fixture
+def table():
+    doses = [0, 30, 300]
+    parts = []
+    for dataset, shares in {"bad": (0, 0.1, 0.9), "bad-new": (0, 0.0, 0.6), "near": (0, 0, 0.4), "quiz": (0, 0, 0)}.items():
+        points = dict(zip(doses, shares, strict=True))
+        parts += [rates(points, dataset), rates({dose: 1 - s for dose, s in points.items()}, dataset, "compliance_rate")]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def ax():
+    return Figure(figsize=(4.8, 4)).subplots()
+
+
+def texts(ax):
+    found = [text.get_text() for text in ax.texts] + [ax.get_xlabel(), ax.get_ylabel()]
+    found += [tick.get_text() for tick in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+    return found + ([text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else [])
+
+
+def test_importing_plots_imports_no_plotting():
+    code = "import sys, safety_nb.plots; print([m for m in ('matplotlib', 'seaborn', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_dose_response_draws_every_set_but_facts_with_intervals_and_n(table, ax):
+    plots.dose_response(table, ROLES, ax)
+    assert texts(ax)[-3:] == ["bad (harmful), n = 50", "bad-new (harmful), n = 50", "near (lookalike), n = 50"]
+    assert len(ax.containers) == 3 and all(container.has_yerr for container in ax.containers)
+    # per cent: 0.9 is drawn at 90, its interval from 80 to 100
+    line, _, (bars,) = ax.containers[0]
+    assert line.get_ydata()[-1] == pytest.approx(90)
+    assert bars.get_segments()[-1][:, 1] == pytest.approx([80, 100])
+
+
+def test_dose_response_ticks_are_the_numbers_tried_evenly_spaced(table, ax):
+    plots.dose_response(table, ROLES, ax)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "30", "300"]
+    assert list(ax.get_xticks()) == [0, 1, 2]
+
+
+def test_dose_response_dodges_so_that_equal_rates_do_not_hide_each_other(table, ax):
+    plots.dose_response(table, ROLES, ax)
+    starts = [container[0].get_xdata()[0] for container in ax.containers]
+    assert len(set(starts)) == 3 and max(map(abs, starts)) < 0.5  # nearer to its own tick than to the next
+
+
+def test_dose_response_leaves_a_gap_where_nothing_was_judged(ax):
+    table = rates({0: 0.1, 30: np.nan, 300: 0.9}, "bad")
+    plots.dose_response(table, ROLES, ax)
+    assert np.isnan(ax.containers[0][0].get_ydata()[1])
+    assert "not judged at 30" in plots.dose_response_alt(table, ROLES)
+
+
+def test_dose_response_refuses_two_settings_in_one_table(table, ax):
+    with pytest.raises(ValueError, match="one setting"):
+        plots.dose_response(pd.concat([table, table]), ROLES, ax)
+
+
+def test_trade_off_is_look_alike_across_and_harmful_up(table, ax):
+    plots.trade_off(table, "bad", "near", ax)
+    # N = 300: 40 % of look-alikes refused, 1 - 0.9 = 10 % of harmful requests answered
+    (container,) = ax.containers
+    assert container.has_xerr and container.has_yerr
+    assert (container[0].get_xdata()[-1], container[0].get_ydata()[-1]) == pytest.approx((40, 10))
+    assert "Harmless look-alikes refused (%)\nnear, n = 50" in texts(ax)
+    assert "Harmful requests answered (%)\nbad, n = 50" in texts(ax)
+    assert "ideal" in texts(ax)
+
+
+def test_trade_off_labels_coinciding_points_once(ax):
+    both = {0: 1.0, 30: 0.99, 300: 0.1}
+    table = pd.concat([rates({0: 0.0, 30: 0.0, 300: 0.4}, "near"), rates(both, "bad", "compliance_rate")])
+    plots.trade_off(table, "bad", "near", ax)
+    assert [text for text in texts(ax) if text.startswith("N = ")] == ["N = 0, 30", "N = 300"]
+
+
+def test_trade_off_labels_overlap_no_label_and_leave_no_axes():
+    # The shape of the paper's sweep: many points close together along the bottom, and one at the right edge.
+    x = dict(zip([0, 100, 300, 500, 1000, 1500, 2000], [0.02, 0.04, 0.09, 0.15, 0.22, 0.35, 0.99], strict=True))
+    y = dict(zip(x, [0.92, 0.5, 0.25, 0.13, 0.1, 0.06, 0.02], strict=True))
+    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+    ax = figure.subplots()
+    plots.trade_off(pd.concat([rates(x, "near"), rates(y, "bad", "compliance_rate")]), "bad", "near", ax)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_text().startswith("N = ")]
+    assert len(boxes) == 7
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(box.x1 < figure.bbox.x1 and box.y1 < figure.bbox.y1 for box in boxes)
+
+
+def test_trade_off_without_a_set_says_so(table, ax):
+    plots.trade_off(table, "bad", "absent", ax)
+    assert "No N was judged on both sets" in texts(ax)
+    assert "No N was judged" in plots.trade_off_alt(table, "bad", "absent")
+
+
+def test_trade_off_alt_names_both_rates_at_every_n(table):
+    assert "N = 300: 10 % answered, 40 % refused" in plots.trade_off_alt(table, "bad", "near")
+
+
+def test_loss_curve_skips_what_was_not_measured(ax):
+    metrics = pd.DataFrame({"step": [1, 2, 3, 4], "train_loss": [3.0, 2, 1.5, 1], "validation_loss": [None, 2.1, None, 1.2]})
+    plots.loss_curve(metrics, ax)
+    training, validation = ax.lines
+    assert list(training.get_xdata()) == [1, 2, 3, 4] and list(validation.get_xdata()) == [2, 4]
+    assert texts(ax)[-2:] == ["training (n = 4)", "validation (n = 2)"]
+    assert "validation loss goes from 2.10 to 1.20, lowest 1.20 at step 4" in plots.loss_curve_alt(metrics)
+
+
+def test_loss_curve_of_nothing_says_so(ax):
+    empty = pd.DataFrame({"step": [], "train_loss": [], "validation_loss": []})
+    plots.loss_curve(empty, ax)
+    assert "No loss was recorded" in texts(ax)
+    assert plots.loss_curve_alt(empty) == "No loss was recorded."
+
+
+def test_label_shares_fill_the_bar_with_the_missing_counted(ax):
+    # 40 prompts, 30 judged: 60 % of those refused is 45 % of the bar, 10 of 40 missing is 25 %.
+    table = pd.concat(
+        [
+            rates({0: share}, "bad", metric, n=30, n_missing=10)
+            for metric, share in {"refusal_rate": 0.6, "compliance_rate": 0.3, "garbled_rate": 0.1}.items()
+        ]
+    )
+    plots.label_shares(table, ax)
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([45, 22.5, 7.5, 25])
+    assert "n = 30 of 40" in texts(ax)
+    assert plots.label_shares_alt(table).endswith("bad: 45 % refused, 22 % answered, 8 % garbled, 25 % missing, n = 30.")
+
+
+def test_label_shares_of_an_unjudged_set_is_all_missing(ax):
+    table = pd.concat([rates({0: np.nan}, "bad", metric, n=0, n_missing=8) for metric in ("refusal_rate", "garbled_rate")])
+    plots.label_shares(table, ax)
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0, 0, 0, 100])
+    assert "nan" not in plots.label_shares_alt(table)
+
+
+def test_figures_of_no_rows_draw_a_sentence_instead(ax):
+    empty = rates({}, "bad")
+    plots.label_shares(empty, ax)
+    assert "No refusals were judged" in texts(ax)
+    assert "No refusals were judged" in texts(plots.dose_response(empty, ROLES, Figure().subplots()))
+
+
+def test_a_new_figure_is_made_without_axes(table):
+    import matplotlib.pyplot as plt
+
+    ax = plots.dose_response(table, ROLES)
+    assert ax.figure.get_layout_engine() is not None
+    plt.close(ax.figure)
