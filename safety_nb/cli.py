@@ -121,7 +121,9 @@ def study(
 
 @app.command()
 def status(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of a run or a study, or outputs/.", metavar="DIR")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of a run or a study, or outputs/.", metavar="DIR")
+    ] = None,
 ) -> None:
     """Show runs, their stages, states, ages and causes of failure."""
     from safety_nb import progress, runs

@@ -51,11 +51,12 @@ MIXTURE_NAMES = {
 
 @dataclass(frozen=True)
 class _Cell:
-    """One table cell: text, whether it is a figure (set right), bold or a state, and where it links."""
+    """One table cell: its text, how it is set (right, bold, wrapped, as a state), and where it links."""
 
     text: str
     number: bool = False
     strong: bool = False
+    long: bool = False
     state: str = ""
     href: str = ""
 
@@ -391,7 +392,7 @@ def _ledger_blocks(ledger: Mapping) -> list[dict]:
                 _Cell(shown, state=state),
                 _Cell(_seconds(stage.get("wall_seconds")), number=True),
             ]
-            body.append(row + ([_Cell(visible(stage.get("cause"), limit=300)[0])] if causes else []))
+            body.append(row + ([_Cell(visible(stage.get("cause"), limit=300)[0], long=True)] if causes else []))
         head = [_Cell("Stage"), _Cell("State"), _Cell("Wall time", number=True)]
         blocks.append(_table(head + ([_Cell("Cause")] if causes else []), body))
     devices = [ledger.get("device"), *(stage.get("device") for stage in stages.values())]
@@ -436,7 +437,7 @@ def _runs_table(runs: "pd.DataFrame") -> dict:
                 _Cell(_value(row.get("n_safety")), number=True),
                 _Cell(_value(row.get("seed"), plain=True), number=True),
                 _Cell(_seconds(row.get("wall_seconds")), number=True),
-                _Cell(visible(row.get("cause"), limit=300)[0]),
+                _Cell(visible(row.get("cause"), limit=300)[0], long=True),
             ]
         )
     if not any(row[-1].text for row in body):

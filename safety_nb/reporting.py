@@ -76,7 +76,7 @@ class Comparison:
         summary: one row a run and metric, the columns of ``summary.csv``.
         roles: evaluation set to role.
         groups: the combinations of what was swept besides N and seed; one empty dict when nothing was.
-        headline: the finding, in one or two sentences a group.
+        headline: the finding, a short passage a group.
     """
 
     table: "pd.DataFrame"
@@ -99,13 +99,12 @@ def compare(tables: StudyTables) -> Comparison:
         summary.summarise_run(rows, run, n_safety, seed)
         for (run, n_safety, seed), rows in judgements.groupby(["run", "n_safety", "seed"], sort=False)
     ]
-    told = [(_described(group), summary.headline(_of_group(table, group), roles)) for group in groups]
     return Comparison(
         table=table,
         summary=pd.concat(by_run, ignore_index=True) if by_run else pd.DataFrame(columns=summary.SUMMARY_COLUMNS),
         roles=roles,
         groups=groups,
-        headline="\n\n".join(f"{group}: {sentence}" if group else sentence for group, sentence in told),
+        headline=summary.headline(table, roles),
     )
 
 
@@ -119,25 +118,16 @@ def _of_group(table: "pd.DataFrame", group: dict[str, Any]) -> "pd.DataFrame":
     return table.drop(columns=list(group))
 
 
-def draw_trade_off(comparison: Comparison, group: dict[str, Any] | None = None) -> "Axes | None":
+def draw_trade_off(comparison: Comparison, group: dict[str, Any]) -> "Axes | None":
     """Harmful requests answered against look-alikes refused, a point an N; None without both kinds of prompts."""
-    sets = _trade_off_sets(comparison)
-    return plots.trade_off(_of_group(comparison.table, _chosen(comparison, group)), *sets) if sets else None
+    table = _of_group(comparison.table, group)
+    harmful, lookalike = summary.headline_sets(table, comparison.roles)
+    return plots.trade_off(table, harmful, lookalike) if harmful and lookalike else None
 
 
-def draw_dose_response(comparison: Comparison, group: dict[str, Any] | None = None) -> "Axes":
+def draw_dose_response(comparison: Comparison, group: dict[str, Any]) -> "Axes":
     """Refusals against N, a line an evaluation set."""
-    return plots.dose_response(_of_group(comparison.table, _chosen(comparison, group)), comparison.roles)
-
-
-def _chosen(comparison: Comparison, group: dict[str, Any] | None) -> dict[str, Any]:
-    return comparison.groups[0] if group is None else group
-
-
-def _trade_off_sets(comparison: Comparison) -> tuple[str, str] | None:
-    """The first harmful and the first look-alike evaluation set."""
-    first = {role: name for name, role in reversed(comparison.roles.items())}
-    return (first["harmful"], first["lookalike"]) if {"harmful", "lookalike"} <= set(first) else None
+    return plots.dose_response(_of_group(comparison.table, group), comparison.roles)
 
 
 def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> Path:
@@ -173,20 +163,20 @@ def _figures(comparison: Comparison) -> dict[str, tuple]:
     from matplotlib import pyplot
 
     figures = {}
-    sets = _trade_off_sets(comparison)
     for group in comparison.groups:
         table, of_group = _of_group(comparison.table, group), f" ({_described(group)})" if group else ""
         suffix = "".join(f"_{name}-{value}" for name, value in group.items()).replace("/", "_")
-        if sets:
+        harmful, lookalike = summary.headline_sets(table, comparison.roles)
+        if axes := draw_trade_off(comparison, group):
             figures[f"trade-off{suffix}"] = (
                 f"What each N buys and costs{of_group}",
-                plots.trade_off(table, *sets).figure,
-                plots.trade_off_alt(table, *sets),
-                f"Requests of {sets[0]} answered against requests of {sets[1]} refused. Bars are 95 % intervals.",
+                axes.figure,
+                plots.trade_off_alt(table, harmful, lookalike),
+                f"Requests of {harmful} answered against requests of {lookalike} refused. Bars are 95 % intervals.",
             )
         figures[f"dose-response{suffix}"] = (
             f"Refusals against N{of_group}",
-            plots.dose_response(table, comparison.roles).figure,
+            draw_dose_response(comparison, group).figure,
             plots.dose_response_alt(table, comparison.roles),
             "Share of prompts refused, by evaluation set. Bars are 95 % intervals.",
         )

@@ -3,12 +3,15 @@
 Knows nothing of machine learning: what a stage reads and leaves is told by ``stages.py``.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import platform
+import sys
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -151,41 +154,55 @@ def execute_notebook(notebook: str, output: Path, values: dict[str, Any], log: P
         log: file that papermill's own messages are added to.
     """
     import papermill
+    from traitlets.config import Config
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    with _environment(TOKENIZERS_PARALLELISM="false", TORCHDYNAMO_DISABLE="1"), _logging_to(log):
+        papermill.execute_notebook(
+            str(notebook_path(notebook)),
+            str(output),
+            parameters=values,
+            kernel_name="python3",  # jupyter_client starts this one with the running interpreter
+            cwd=str(output.parent),
+            progress_bar=False,
+            request_save_on_cell_execute=True,
+            # Sockets of the file system: nobody else on the machine can read along or send code.
+            config=Config({"KernelManager": {"transport": "ipc"}}),
+        )
+
+
+@contextlib.contextmanager
+def _logging_to(log: Path) -> Iterator[None]:
+    """Send papermill's messages, and whatever a kernel writes to its standard error, to a file."""
+    logger = logging.getLogger("papermill")
     handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
-    logger = logging.getLogger("papermill")
     logger.addHandler(handler)
-    logger.propagate = False
+    propagate, logger.propagate = logger.propagate, False
+    sys.stderr.flush()
+    kept = os.dup(2)  # kernels inherit the file descriptor, not Python's sys.stderr
     try:
-        with _environment(TOKENIZERS_PARALLELISM="false", TORCHDYNAMO_DISABLE="1"):
-            papermill.execute_notebook(
-                str(notebook_path(notebook)),
-                str(output),
-                parameters=values,
-                kernel_name="python3",  # jupyter_client starts this one with the running interpreter
-                cwd=str(output.parent),
-                progress_bar=False,
-                request_save_on_cell_execute=True,
-            )
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 2)
+        yield
     finally:
+        os.dup2(kept, 2)
+        os.close(kept)
         logger.removeHandler(handler)
+        logger.propagate = propagate
         handler.close()
 
 
-class _environment:
-    """Environment variables for the kernels, without touching what the user has set."""
-
-    def __init__(self, **values: str) -> None:
-        self._values = {name: value for name, value in values.items() if name not in os.environ}
-
-    def __enter__(self) -> None:
-        os.environ.update(self._values)
-
-    def __exit__(self, *_: object) -> None:
-        for name in self._values:
-            os.environ.pop(name, None)
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables for the kernels, except those the user has set."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from safety_nb.errors import InputError
 
+_LINE_LENGTH = 120  # of the formatter, which breaks longer lists
 Model = TypeVar("Model", bound=BaseModel)
 
 TINY_EVALUATION = ["tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"]
@@ -216,7 +217,11 @@ def parameters_cell(model: type[BaseModel]) -> str:
     lines = []
     for name, field in model.model_fields.items():
         default = field.get_default()
-        lines.append(f"{name}: {type(default).__name__} = {_literal(default)}  # {field.description}")
+        head, help_ = f"{name}: {type(default).__name__} = ", f"  # {field.description}"
+        line = head + _literal(default) + help_
+        if len(line) > _LINE_LENGTH and isinstance(default, list):
+            line = head + "[\n" + "".join(f"    {_literal(item)},\n" for item in default) + "]" + help_
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -92,7 +92,11 @@ def _training(path: str, url: str, licence: str, sha256: str = "") -> Source:
     return Source(lambda text, path: parse_training_rows(text, path), licence, File(path, url, sha256))
 
 
-_XSTEST_FILE = File("xstest/xstest_prompts.csv", f"{_XSTEST}/xstest_prompts.csv", "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a")
+_XSTEST_FILE = File(
+    "xstest/xstest_prompts.csv",
+    f"{_XSTEST}/xstest_prompts.csv",
+    "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a",
+)
 
 REGISTRY: dict[str, Source] = {
     "tiny-general": Source(tiny.general_rows, "Apache-2.0"),
@@ -127,13 +131,27 @@ REGISTRY: dict[str, Source] = {
         "CC BY-NC 4.0",
         "9cb7352683bd2f530ce81eff7f8d58ccbe1a4bdf28afebbe9f80ec687256066d",
     ),
-    "I-MaliciousInstructions": _paper_evaluation("I-MaliciousInstructions", "harmful", "7a2bc751d49983800848050282aa2a84b3faa7044c3178228c49dd68df7d679f"),
-    "I-CoNa": _paper_evaluation("I-CoNa", "harmful", "e07d92e376198e60ac1004902dc3fec46513ac70b08d855b4101288b8270d62a"),
-    "I-Controversial": _paper_evaluation("I-Controversial", "harmful", "0590fc6ee97a39c6a43adc21fe5a4ccbf546ea52e89a32757db6ea3d46ce65c4"),
-    "I-PhysicalSafetyUnsafe": _paper_evaluation("I-PhysicalSafetyUnsafe", "harmful", "16324a2f1ded933e8c7a9f6c7d3924130f76260d03f9df2205e0a25c02de8aae"),
-    "I-PhysicalSafetySafe": _paper_evaluation("I-PhysicalSafetySafe", "lookalike", "34c874532623e405fb574f0fa8d6b86cbecce0e3340f67b146a6a6bc2453bed6"),
-    "Q-Harm": _paper_evaluation("Q-Harm", "harmful", "ecc1d19030d41ad550a1e69996dc424074e3e45fb2fa5e8e44b46f294aea295a"),
-    "I-Alpaca": _paper_evaluation("I-Alpaca", "ordinary", "30db84ee303df15b653566437ccf1a2fc837caac99a570915d720f65f041fe6d"),
+    "I-MaliciousInstructions": _paper_evaluation(
+        "I-MaliciousInstructions", "harmful", "7a2bc751d49983800848050282aa2a84b3faa7044c3178228c49dd68df7d679f"
+    ),
+    "I-CoNa": _paper_evaluation(
+        "I-CoNa", "harmful", "e07d92e376198e60ac1004902dc3fec46513ac70b08d855b4101288b8270d62a"
+    ),
+    "I-Controversial": _paper_evaluation(
+        "I-Controversial", "harmful", "0590fc6ee97a39c6a43adc21fe5a4ccbf546ea52e89a32757db6ea3d46ce65c4"
+    ),
+    "I-PhysicalSafetyUnsafe": _paper_evaluation(
+        "I-PhysicalSafetyUnsafe", "harmful", "16324a2f1ded933e8c7a9f6c7d3924130f76260d03f9df2205e0a25c02de8aae"
+    ),
+    "I-PhysicalSafetySafe": _paper_evaluation(
+        "I-PhysicalSafetySafe", "lookalike", "34c874532623e405fb574f0fa8d6b86cbecce0e3340f67b146a6a6bc2453bed6"
+    ),
+    "Q-Harm": _paper_evaluation(
+        "Q-Harm", "harmful", "ecc1d19030d41ad550a1e69996dc424074e3e45fb2fa5e8e44b46f294aea295a"
+    ),
+    "I-Alpaca": _paper_evaluation(
+        "I-Alpaca", "ordinary", "30db84ee303df15b653566437ccf1a2fc837caac99a570915d720f65f041fe6d"
+    ),
     "xstest-safe": Source(_xstest("safe"), "CC BY 4.0", _XSTEST_FILE, "lookalike"),
     "xstest-unsafe": Source(_xstest("unsafe"), "CC BY 4.0", _XSTEST_FILE, "harmful"),
 }
@@ -158,12 +176,15 @@ def training_rows(name: str, data_dir: str = "") -> list[dict]:
     if Path(name).suffix in (".json", ".jsonl"):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise InputError(f"There is no file {name!r}; name a file, or one of the data sets {_names(training=True)}.")
+            raise InputError(
+                f"There is no file {name!r}; name a file, or one of the data sets {_names(training=True)}."
+            )
         return parse_training_rows(path.read_text(encoding="utf-8"), path)
     source = REGISTRY.get(name)
     if source is None or source.role:
         raise InputError(
-            f"There is no training data set {name!r}; choose from {_names(training=True)}, or name a .json or .jsonl file."
+            f"There is no training data set {name!r}; choose from {_names(training=True)}, "
+            "or name a .json or .jsonl file."
         )
     return [{"input": "", **row} for row in _read(name, source, data_dir)]
 

@@ -95,7 +95,8 @@ def pretrain(model, tokenizer, documents: list[str], *, steps: int, seed: int) -
     print(f"{len(ids):,} tokens, {len(blocks):,} blocks of {LENGTH}", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1, betas=(0.9, 0.95))
     generator = torch.Generator().manual_seed(seed)
-    order = torch.cat([torch.randperm(len(blocks), generator=generator) for _ in range(steps * BATCH // len(blocks) + 1)])
+    n_epochs = steps * BATCH // len(blocks) + 1
+    order = torch.cat([torch.randperm(len(blocks), generator=generator) for _ in range(n_epochs)])
     losses, start = [], time.monotonic()
     model.train()
     for step in range(steps):
@@ -116,6 +117,14 @@ def pretrain(model, tokenizer, documents: list[str], *, steps: int, seed: int) -
     return sum(losses[-20:]) / len(losses[-20:])
 
 
+def corpus_sha256(documents: list[str]) -> str:
+    """The SHA-256 of the documents, each ended by a zero byte."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.encode() + b"\0")
+    return digest.hexdigest()
+
+
 def build(out: Path, *, seed: int = 0, steps: int = STEPS) -> dict:
     """Make the base in ``out`` (created if missing) and return its record, also written to ``record.json``."""
     import torch
@@ -130,7 +139,6 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    text = "\n\0".join(documents).encode()
     record = {
         "command": f"python -m safety_nb.tiny_base --out DIR --seed {seed} --steps {steps}",
         "seed": seed,
@@ -141,7 +149,7 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS) -> dict:
         "parameters": n_parameters,
         "corpus_documents": len(documents),
         "corpus_bytes": sum(len(document.encode()) for document in documents),
-        "corpus_sha256": hashlib.sha256(text).hexdigest(),
+        "corpus_sha256": corpus_sha256(documents),
         "safetensors_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -118,7 +118,7 @@ def _trainer(
     train_rows: list[EncodedRow],
     validation_rows: list[EncodedRow],
 ) -> Any:
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+    from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
     dtype = str(models.compute_dtype(models.pick_device()))
     evaluate = bool(validation_rows) and params.eval_steps > 0
@@ -153,7 +153,7 @@ def _trainer(
         label_names=["labels"],
         dataloader_pin_memory=models.pick_device() == "cuda",
     )
-    return Trainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=_as_features(train_rows),
@@ -161,6 +161,8 @@ def _trainer(
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
         callbacks=[_progress_callback(run)],
     )
+    trainer.remove_callback(PrinterCallback)  # a line a step; the same numbers go into metrics.csv
+    return trainer
 
 
 def _as_features(rows: list[EncodedRow]) -> list[dict]:

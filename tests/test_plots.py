@@ -22,7 +22,7 @@ def rates(points, dataset, metric="refusal_rate", n=50, n_missing=0):
             (dose, dataset, "refusal", metric, share, max(share - 0.1, 0), min(share + 0.1, 1), n, n_missing)
             for dose, share in points.items()
         ],
-        columns="n_safety dataset judge metric estimate low high n n_missing".split(),
+        columns=["n_safety", "dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing"],
     )
 
 
@@ -30,9 +30,17 @@ def rates(points, dataset, metric="refusal_rate", n=50, n_missing=0):
 def table():
     doses = [0, 30, 300]
     parts = []
-    for dataset, shares in {"bad": (0, 0.1, 0.9), "bad-new": (0, 0.0, 0.6), "near": (0, 0, 0.4), "quiz": (0, 0, 0)}.items():
+    for dataset, shares in {
+        "bad": (0, 0.1, 0.9),
+        "bad-new": (0, 0.0, 0.6),
+        "near": (0, 0, 0.4),
+        "quiz": (0, 0, 0),
+    }.items():
         points = dict(zip(doses, shares, strict=True))
-        parts += [rates(points, dataset), rates({dose: 1 - s for dose, s in points.items()}, dataset, "compliance_rate")]
+        parts += [
+            rates(points, dataset),
+            rates({dose: 1 - s for dose, s in points.items()}, dataset, "compliance_rate"),
+        ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -130,7 +138,9 @@ def test_trade_off_alt_names_both_rates_at_every_n(table):
 
 
 def test_loss_curve_skips_what_was_not_measured(ax):
-    metrics = pd.DataFrame({"step": [1, 2, 3, 4], "train_loss": [3.0, 2, 1.5, 1], "validation_loss": [None, 2.1, None, 1.2]})
+    metrics = pd.DataFrame(
+        {"step": [1, 2, 3, 4], "train_loss": [3.0, 2, 1.5, 1], "validation_loss": [None, 2.1, None, 1.2]}
+    )
     plots.loss_curve(metrics, ax)
     training, validation = ax.lines
     assert list(training.get_xdata()) == [1, 2, 3, 4] and list(validation.get_xdata()) == [2, 4]
@@ -156,11 +166,15 @@ def test_label_shares_fill_the_bar_with_the_missing_counted(ax):
     plots.label_shares(table, ax)
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([45, 22.5, 7.5, 25])
     assert "n = 30 of 40" in texts(ax)
-    assert plots.label_shares_alt(table).endswith("bad: 45 % refused, 22 % answered, 8 % garbled, 25 % missing, n = 30.")
+    assert plots.label_shares_alt(table).endswith(
+        "bad: 45 % refused, 22 % answered, 8 % garbled, 25 % missing, n = 30."
+    )
 
 
 def test_label_shares_of_an_unjudged_set_is_all_missing(ax):
-    table = pd.concat([rates({0: np.nan}, "bad", metric, n=0, n_missing=8) for metric in ("refusal_rate", "garbled_rate")])
+    table = pd.concat(
+        [rates({0: np.nan}, "bad", metric, n=0, n_missing=8) for metric in ("refusal_rate", "garbled_rate")]
+    )
     plots.label_shares(table, ax)
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([0, 0, 0, 100])
     assert "nan" not in plots.label_shares_alt(table)
