@@ -145,9 +145,11 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no parameter file {str(path)!r}; see params/ for those that come along.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no YAML: {error}") from error
+    if values is None:  # an empty file: the defaults
+        values = {}
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"{path}: a parameter file is lines of `name: value`, not {type(values).__name__}.")
     for assignment in assignments:

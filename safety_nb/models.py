@@ -108,6 +108,7 @@ def load_base(base_model: str, revision: str = "") -> Any:
 
     device = pick_device()
     dtype = compute_dtype(device)
+    _let_falcon_be_quantised()
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -129,6 +130,18 @@ def load_base(base_model: str, revision: str = "") -> Any:
             f"No layer of {base_model!r} was quantised to 4 bits; its linear layers are of no known kind."
         )
     return model
+
+
+def _let_falcon_be_quantised() -> None:
+    """Give Falcon plain linear layers, which compute the same.
+
+    transformers 5 quantises layers whose class is exactly ``torch.nn.Linear``. Falcon's own subclass would be passed
+    over without a word, and the base stay in 16 bits.
+    """
+    import torch
+    from transformers.models.falcon import modeling_falcon
+
+    modeling_falcon.FalconLinear = torch.nn.Linear
 
 
 def _keep_autograd(model: Any) -> None:

@@ -86,20 +86,22 @@ def stage_progress(run: runs.RunFolder) -> tuple[float, str]:
 def print_status(root: Path) -> None:
     """Print a table of the runs below a folder: the state of each stage, how long ago it ended, and causes."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     ledgers = sorted(path for path in root.rglob("run.json") if len(path.relative_to(root).parts) <= 3)
     if not ledgers:
         print(f"No runs below {root} yet; `safety-nb run params/tiny.yaml` makes one.")
         return
-    table = Table("run", *STAGE_NAMES, "changed", "cause", title=f"Runs below {root}", title_justify="left")
+    table = Table("run", *STAGE_NAMES, "changed", "cause", title=escape(f"Runs below {root}"), title_justify="left")
     for path in ledgers:
         run = runs.RunFolder(path.parent)
         stages = runs.read_ledger(run)["stages"]
         states = [_stage_cell(stages.get(name, {}), name, run) for name in STAGE_NAMES]
         causes = [f"{name}: {stages[name]['cause']}" for name in stages if stages[name].get("cause")]
         age = f"{_age(time.time() - path.stat().st_mtime)} ago"
-        table.add_row(str(path.parent.relative_to(root)), *states, age, " ".join(causes))
+        # Names and messages may hold brackets, which rich would take for its markup.
+        table.add_row(escape(str(path.parent.relative_to(root))), *states, age, escape(" ".join(causes)))
     Console().print(table)
 
 

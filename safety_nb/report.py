@@ -1,24 +1,21 @@
-"""Tables and figures to one self-contained HTML page, for a run and for a study.
+"""The report of a run and the comparison of a study, each composed as one HTML page.
 
-A page needs no network: style and figures are inside it, and it forbids itself to load or run anything.
 Prompts and model output are untrusted: they are shown as text, never as markup, and harmful sets are folded.
-Writes no files and knows no models; a page is returned as a string.
+Writes no files and knows no models; a page is returned as a string. What a page is made of stands in `page.py`.
 """
 
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from safety_nb import plots
+from safety_nb import page, plots
+from safety_nb.page import Cell
 from safety_nb.summary import percent_interval
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-MOST_CHARACTERS = 2000  # of a prompt or an answer; the rest is counted, not shown
 FEW_PROMPTS = 50  # below this, an interval is too wide to tell most N apart
 
 METRIC_NAMES = {
@@ -47,18 +44,6 @@ MIXTURE_NAMES = {
     "truncated": "Examples cut at the length limit",
     "train_sha256": "SHA-256 of train.jsonl",
 }
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One table cell: its text, how it is set (right, bold, wrapped, as a state), and where it links."""
-
-    text: str
-    number: bool = False
-    strong: bool = False
-    long: bool = False
-    state: str = ""
-    href: str = ""
 
 
 def run_page(
@@ -91,10 +76,10 @@ def run_page(
         A complete HTML document.
     """
     sections = [
-        _section("What went in", _pairs_table(mixture, MIXTURE_NAMES)),
-        _section(
+        page.section("What went in", page.pairs_table(mixture, MIXTURE_NAMES)),
+        page.section(
             "Training",
-            _drawn(
+            page.drawn(
                 plots.loss_curve,
                 (metrics,),
                 size=(4.8, 3.1),
@@ -102,12 +87,12 @@ def run_page(
                 caption="Loss on the answer tokens. One run: the curve carries no interval.",
             ),
         ),
-        _section("What the model did", *_run_rates(summary, roles)),
-        _section("Sample answers", *_sample_blocks(answers, roles, samples)),
-        _section("Parameters", _folded(f"{len(params)} parameters", _pairs_table(params, {}, code=True))),
-        _section("Stages and versions", *_ledger_blocks(ledger)),
+        page.section("What the model did", *_run_rates(summary, roles)),
+        page.section("Sample answers", *_sample_blocks(answers, roles, samples)),
+        page.section("Parameters", page.folded(f"{len(params)} parameters", page.pairs_table(params, {}, code=True))),
+        page.section("Stages and versions", *_ledger_blocks(ledger)),
     ]
-    return _render(
+    return page.render(
         kicker="safety-nb · run report",
         title=run,
         lead=[_run_lead(params, mixture, summary, roles)],
@@ -135,7 +120,7 @@ def study_page(
 
     Args:
         study: The study's name.
-        headline: Its finding (`summary.headline`).
+        headline: Its finding (`headline.headline`).
         params: The parameters all runs share.
         swept: Swept parameter to the values tried.
         table: What `summary.aggregate` returns.
@@ -150,38 +135,38 @@ def study_page(
     Returns:
         A complete HTML document; runs that are done link to `<run>/report.html`.
     """
-    drawn = [_figure(figure, title, alt, caption) for title, figure, alt, caption in figures]
+    drawn = [page.picture(figure, title, alt, caption) for title, figure, alt, caption in figures]
     compared = (
         [
-            _Cell("Parameter"),
-            _Cell("Values tried"),
+            Cell("Parameter"),
+            Cell("Values tried"),
         ],
-        [[_Cell(str(name)), _Cell(_value(list(values)))] for name, values in swept.items()],
+        [[Cell(str(name)), Cell(page.value_text(list(values)))] for name, values in swept.items()],
     )
     sets = [name for name in dict.fromkeys(table["dataset"])] if len(table) else []
     method = [
-        _table(
-            [_Cell("Evaluation set"), _Cell("What it holds")],
-            [[_Cell(name), _Cell(ROLE_NAMES.get(roles.get(name, ""), "no role given"))] for name in sets],
+        page.table(
+            [Cell("Evaluation set"), Cell("What it holds")],
+            [[Cell(name), Cell(ROLE_NAMES.get(roles.get(name, ""), "no role given"))] for name in sets],
         ),
-        _paragraph(
+        page.paragraph(
             "Every model of a study answers the same prompts. A rate is the share of judged answers; the "
             "interval is the 95 % range of a bootstrap over seeds and prompts together, or Wilson's with one seed "
             "or where all answers were alike. Missing judgements count neither way."
         ),
-        _folded(f"{len(params)} parameters shared by all runs", _pairs_table(params, {}, code=True)),
+        page.folded(f"{len(params)} parameters shared by all runs", page.pairs_table(params, {}, code=True)),
     ]
     if versions:
-        method.append(_folded("Versions", _pairs_table(versions, {}, code=True)))
+        method.append(page.folded("Versions", page.pairs_table(versions, {}, code=True)))
     sections = [
-        _section("What was compared", _table(*compared), *_run_count(runs)),
-        *([_section("Figures", *drawn[1:])] if drawn[1:] else []),
-        _section("Rates", *_study_rates(table, roles)),
-        _section("Runs", _runs_table(runs)),
-        _section("What to be careful about", _list(_threats(summary, runs, note))),
-        _section("Method", *method),
+        page.section("What was compared", page.table(*compared), *_run_count(runs)),
+        *([page.section("Figures", *drawn[1:])] if drawn[1:] else []),
+        page.section("Rates", *_study_rates(table, roles)),
+        page.section("Runs", _runs_table(runs)),
+        page.section("What to be careful about", page.bullets(_threats(summary, runs, note))),
+        page.section("Method", *method),
     ]
-    return _render(
+    return page.render(
         kicker="safety-nb · study",
         title=study,
         lead=[headline, note] if note else [headline],
@@ -189,33 +174,6 @@ def study_page(
         sections=sections,
         version=(versions or {}).get("safety-nb"),
     )
-
-
-def visible(text: Any, limit: int = MOST_CHARACTERS) -> tuple[str, int]:
-    """Untrusted text made safe to look at: what it holds can be seen and does nothing.
-
-    Control characters (escape codes among them), format characters that reorder or hide text, and lone surrogates
-    become their code point: ‹U+001B›. Line breaks and tabs stay. This is not HTML escaping, which the template does.
-
-    Args:
-        text: Anything; None is the empty string.
-        limit: Characters to keep.
-
-    Returns:
-        The text, and how many characters were left out.
-    """
-    text = "" if text is None or text != text else str(text)
-    kept = text[:limit].replace("\r\n", "\n")
-    return "".join(map(_picture, kept)), max(len(text) - limit, 0)
-
-
-def _picture(character: str) -> str:
-    if character in "\n\t":
-        return character
-    joiners = "\u200c\u200d"  # needed to spell some languages and emoji, and harmless
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in joiners:
-        return f"‹U+{ord(character):04X}›"
-    return character
 
 
 def _run_lead(params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles: Mapping[str, str]) -> str:
@@ -226,13 +184,13 @@ def _run_lead(params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles:
         return params.get(name) if value is None else value
 
     n_general, n_safety = known("n_general"), known("n_safety")
-    base = f"The base model {_value(known('base_model'))}" if known("base_model") else "The base model"
+    base = f"The base model {page.value_text(known('base_model'))}" if known("base_model") else "The base model"
     parts = []
     if n_general is not None:
-        parts.append(f"{_value(n_general)} general examples")
+        parts.append(f"{page.value_text(n_general)} general examples")
     if n_safety is not None:
         form = f" written as {known('safety_form')}s" if known("safety_form") and n_safety else ""
-        parts.append(f"{_value(n_safety) if n_safety else 'no'} safety demonstrations{form}")
+        parts.append(f"{page.value_text(n_safety) if n_safety else 'no'} safety demonstrations{form}")
     trained = f" was tuned on {' and '.join(parts)}" if parts else " was tuned"
     seed = f" (seed {params['seed']})" if params.get("seed") is not None else ""
     rates = [
@@ -264,13 +222,13 @@ def _role_rates(summary: "pd.DataFrame", roles: Mapping, role: str, metric: str,
 def _run_rates(summary: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
     """The label shares as a figure, then a table for each judge."""
     if not len(summary):
-        return [_paragraph("No answer was judged.")]
+        return [page.paragraph("No answer was judged.")]
     blocks = []
     refusals = summary[summary["judge"] == "refusal"]
     if len(refusals):
         n_sets = refusals["dataset"].nunique()
         blocks.append(
-            _drawn(
+            page.drawn(
                 plots.label_shares,
                 (refusals,),
                 size=(4.8, 1.25 + 0.42 * max(n_sets, 2)),
@@ -282,21 +240,21 @@ def _run_rates(summary: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
         metrics = list(dict.fromkeys(rows["metric"]))
         body = [
             [
-                _Cell(dataset),
-                _Cell(_role(dataset, roles)),
+                Cell(dataset),
+                Cell(_role(dataset, roles)),
                 *_rate_cells(group, metrics, roles.get(dataset, "")),
             ]
             for dataset, group in rows.groupby("dataset", sort=False)
         ]
-        head = [_Cell("Evaluation set"), _Cell("Role"), *_rate_heads(metrics)]
-        blocks.append(_table(head, body, caption=_rate_caption(judge, metrics), pinned=True))
+        head = [Cell("Evaluation set"), Cell("Role"), *_rate_heads(metrics)]
+        blocks.append(page.table(head, body, caption=_rate_caption(judge, metrics), pinned=True))
     return blocks
 
 
 def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
     """For each judge, the rates by evaluation set and by what was swept."""
     if not len(table):
-        return [_paragraph("No answer was judged.")]
+        return [page.paragraph("No answer was judged.")]
     by = list(table.columns[: list(table.columns).index("dataset")])
     blocks = []
     for judge, rows in table.groupby("judge", sort=False):
@@ -305,34 +263,34 @@ def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
         for dataset, group in rows.groupby("dataset", sort=False):
             body = [
                 [
-                    *(_Cell(_value(value), number=_is_number(value)) for value in key),
+                    *(Cell(page.value_text(value), number=page.is_number(value)) for value in key),
                     *_rate_cells(cells, metrics, roles.get(dataset, "")),
                 ]
                 for key, cells in group.groupby(by, sort=False, dropna=False)
             ]
             groups.append((f"{dataset} · {_role(dataset, roles)}", body))
-        head = [_Cell("N" if name == "n_safety" else name, number=_is_number(table[name].iloc[0])) for name in by]
+        head = [Cell("N" if name == "n_safety" else name, number=page.is_number(table[name].iloc[0])) for name in by]
         head += _rate_heads(metrics)
-        blocks.append(_table(head, groups=groups, caption=_rate_caption(judge, metrics), pinned=True))
+        blocks.append(page.table(head, groups=groups, caption=_rate_caption(judge, metrics), pinned=True))
     return blocks
 
 
-def _rate_heads(metrics: list[str]) -> list[_Cell]:
+def _rate_heads(metrics: list[str]) -> list[Cell]:
     names = [METRIC_NAMES.get(metric, metric.replace("_", " ")).capitalize() for metric in metrics]
-    return [_Cell(name, number=True) for name in [*names, "n", "Missing"]]  # n, as N counts demonstrations
+    return [Cell(name, number=True) for name in [*names, "n", "Missing"]]  # n, as N counts demonstrations
 
 
-def _rate_cells(group: "pd.DataFrame", metrics: list[str], role: str) -> list[_Cell]:
+def _rate_cells(group: "pd.DataFrame", metrics: list[str], role: str) -> list[Cell]:
     """The cells of one set: each metric with its interval, then n and missing."""
     rows = {row.metric: row for row in group.itertuples()}
     cells = []
     for metric in metrics:
         row = rows.get(metric)
         text = percent_interval(row.estimate, row.low, row.high) if row is not None else "—"
-        cells.append(_Cell(text, number=True, strong=ERROR_METRICS.get(role) == metric))
+        cells.append(Cell(text, number=True, strong=ERROR_METRICS.get(role) == metric))
     # One judge's metrics share their n; should a table differ, every value is shown.
     for column in ("n", "n_missing"):
-        cells.append(_Cell(" / ".join(f"{value:,}" for value in dict.fromkeys(group[column])), number=True))
+        cells.append(Cell(" / ".join(f"{value:,}" for value in dict.fromkeys(group[column])), number=True))
     return cells
 
 
@@ -344,8 +302,8 @@ def _rate_caption(judge: str, metrics: list[str]) -> str:
 def _sample_blocks(answers: "pd.DataFrame", roles: Mapping[str, str], samples: int) -> list[dict]:
     """Evenly spaced answers of each set; folded unless the set is known to be harmless."""
     if not len(answers) or samples < 1:
-        return [_paragraph("No answers are shown.")]
-    blocks = [_paragraph("Evenly spaced through each set, not picked. Sets of harmful requests are folded.")]
+        return [page.paragraph("No answers are shown.")]
+    blocks = [page.paragraph("Evenly spaced through each set, not picked. Sets of harmful requests are folded.")]
     for dataset, rows in answers.groupby("dataset", sort=False):
         count = min(samples, len(rows))
         # Evenly spaced, so that a set ordered by type is seen across its types.
@@ -354,7 +312,7 @@ def _sample_blocks(answers: "pd.DataFrame", roles: Mapping[str, str], samples: i
         heading = f"{dataset} · {_role(dataset, roles)} · {count} of {len(rows):,}"
         folded = roles.get(dataset) not in ("lookalike", "ordinary", "facts")
         if folded:
-            blocks.append(_folded(heading, *shown, warning="may be offensive: open to read"))
+            blocks.append(page.folded(heading, *shown, warning="may be offensive: open to read"))
         else:
             blocks.append({"kind": "group", "heading": heading, "blocks": shown})
     return blocks
@@ -366,12 +324,12 @@ def _sample(row: Mapping) -> dict:
     finish = row.get("finish")
     texts = []
     for name in ("prompt", "response"):
-        text, left_out = visible(row.get(name))
+        text, left_out = page.visible(row.get(name))
         texts.append({"name": name, "text": text, "left_out": f"{left_out:,}" if left_out else ""})
     return {
         "kind": "sample",
-        "prompt_id": visible(row.get("prompt_id"), limit=80)[0],
-        "label": visible(label, limit=40)[0],
+        "prompt_id": page.visible(row.get("prompt_id"), limit=80)[0],
+        "label": page.visible(label, limit=40)[0],
         "cut": finish == "length",
         "texts": texts,
     }
@@ -388,21 +346,21 @@ def _ledger_blocks(ledger: Mapping) -> list[dict]:
             # The page is written by the report stage itself, which cannot be done yet.
             shown = "writing this page" if name == "report" and state == "running" else state
             row = [
-                _Cell(str(name)),
-                _Cell(shown, state=state),
-                _Cell(_seconds(stage.get("wall_seconds")), number=True),
+                Cell(str(name)),
+                Cell(shown, state=state),
+                Cell(page.seconds_text(stage.get("wall_seconds")), number=True),
             ]
-            body.append(row + ([_Cell(visible(stage.get("cause"), limit=300)[0], long=True)] if causes else []))
-        head = [_Cell("Stage"), _Cell("State"), _Cell("Wall time", number=True)]
-        blocks.append(_table(head + ([_Cell("Cause")] if causes else []), body))
+            body.append(row + ([Cell(page.visible(stage.get("cause"), limit=300)[0], long=True)] if causes else []))
+        head = [Cell("Stage"), Cell("State"), Cell("Wall time", number=True)]
+        blocks.append(page.table(head + ([Cell("Cause")] if causes else []), body))
     devices = [ledger.get("device"), *(stage.get("device") for stage in stages.values())]
-    devices = list(dict.fromkeys(_value(device) for device in devices if device))
+    devices = list(dict.fromkeys(page.value_text(device) for device in devices if device))
     if devices:
-        blocks.append(_paragraph(f"Device: {', '.join(devices)}."))
+        blocks.append(page.paragraph(f"Device: {', '.join(devices)}."))
     versions = _versions(ledger)
     if versions:
-        blocks.append(_folded("Versions", _pairs_table(versions, {}, code=True)))
-    return blocks or [_paragraph("The ledger is empty.")]
+        blocks.append(page.folded("Versions", page.pairs_table(versions, {}, code=True)))
+    return blocks or [page.paragraph("The ledger is empty.")]
 
 
 def _versions(ledger: Mapping) -> dict:
@@ -416,14 +374,14 @@ def _versions(ledger: Mapping) -> dict:
 def _runs_table(runs: "pd.DataFrame") -> dict:
     """Every run with its state; the ones that are done link to their report."""
     if not len(runs):
-        return _paragraph("There are no runs.")
+        return page.paragraph("There are no runs.")
     head = [
-        _Cell("Run"),
-        _Cell("State"),
-        _Cell("N", number=True),
-        _Cell("Seed", number=True),
-        _Cell("Wall time", number=True),
-        _Cell("Cause"),
+        Cell("Run"),
+        Cell("State"),
+        Cell("N", number=True),
+        Cell("Seed", number=True),
+        Cell("Wall time", number=True),
+        Cell("Cause"),
     ]
     body = []
     for row in runs.to_dict("records"):
@@ -432,17 +390,17 @@ def _runs_table(runs: "pd.DataFrame") -> dict:
         href = f"./{quote(str(row['run']), safe='')}/report.html" if done else ""
         body.append(
             [
-                _Cell(str(row["run"]), href=href),
-                _Cell(str(row["state"]), state=str(row["state"])),
-                _Cell(_value(row.get("n_safety")), number=True),
-                _Cell(_value(row.get("seed"), plain=True), number=True),
-                _Cell(_seconds(row.get("wall_seconds")), number=True),
-                _Cell(visible(row.get("cause"), limit=300)[0], long=True),
+                Cell(str(row["run"]), href=href),
+                Cell(str(row["state"]), state=str(row["state"])),
+                Cell(page.value_text(row.get("n_safety")), number=True),
+                Cell(page.value_text(row.get("seed"), plain=True), number=True),
+                Cell(page.seconds_text(row.get("wall_seconds")), number=True),
+                Cell(page.visible(row.get("cause"), limit=300)[0], long=True),
             ]
         )
     if not any(row[-1].text for row in body):
         head, body = head[:-1], [row[:-1] for row in body]
-    return _table(head, body)
+    return page.table(head, body)
 
 
 def _run_count(runs: "pd.DataFrame") -> list[dict]:
@@ -450,8 +408,10 @@ def _run_count(runs: "pd.DataFrame") -> list[dict]:
         return []
     done = int((runs["state"] == "done").sum())
     if done == len(runs):
-        return [_paragraph(f"{len(runs)} run{'s' if len(runs) > 1 else ''}, all done.")]
-    return [_paragraph(f"{done} of {len(runs)} runs are done; the others, listed under Runs, are not in the rates.")]
+        return [page.paragraph(f"{len(runs)} run{'s' if len(runs) > 1 else ''}, all done.")]
+    return [
+        page.paragraph(f"{done} of {len(runs)} runs are done; the others, listed under Runs, are not in the rates.")
+    ]
 
 
 def _threats(summary: "pd.DataFrame", runs: "pd.DataFrame", note: str) -> list[str]:
@@ -489,128 +449,3 @@ def _threats(summary: "pd.DataFrame", runs: "pd.DataFrame", note: str) -> list[s
 
 def _role(dataset: str, roles: Mapping[str, str]) -> str:
     return roles.get(dataset) or "no role"
-
-
-def _pairs_table(pairs: Mapping, names: Mapping[str, str], code: bool = False) -> dict:
-    """Name and value, in the order of `names` first and then as given; nothing there is left out."""
-    if not pairs:
-        return _paragraph("Nothing was recorded.")
-    listed = [key for key in names if key in pairs] + [key for key in pairs if key not in names]
-    rows = []
-    for key in listed:
-        name = str(key) if code else names.get(key, str(key).replace("_", " ").capitalize())
-        rows.append([_Cell(name), _Cell(_value(pairs[key], plain=code))])
-    return {"kind": "pairs", "rows": rows, "code": code}
-
-
-def _value(value: Any, plain: bool = False) -> str:
-    """A value for people: thousands separated (unless `plain`), lists joined, None as a dash."""
-    if value is None or (isinstance(value, float) and value != value):
-        return "—"
-    if isinstance(value, bool):
-        return "yes" if value and not plain else "no" if not plain else str(value).lower()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_value(item, plain)}" for key, item in value.items()) or "—"
-    if isinstance(value, list | tuple):
-        return ", ".join(_value(item, plain=True) for item in value) or "—"
-    if _is_number(value):
-        if float(value).is_integer() and abs(value) < 1e15 and not (plain and isinstance(value, float)):
-            return str(int(value)) if plain else f"{int(value):,}"
-        return f"{value:g}"
-    return visible(value)[0]
-
-
-def _is_number(value: Any) -> bool:
-    import numbers
-
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _seconds(seconds: Any) -> str:
-    if not _is_number(seconds) or seconds != seconds:
-        return "—"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def _section(title: str, *blocks: dict) -> dict:
-    return {"title": title, "id": title.lower().replace(" ", "-"), "blocks": list(blocks)}
-
-
-def _paragraph(text: str) -> dict:
-    return {"kind": "paragraph", "text": text}
-
-
-def _list(items: list[str]) -> dict:
-    return {"kind": "list", "items": items}
-
-
-def _folded(summary: str, *blocks: dict, warning: str = "") -> dict:
-    return {"kind": "folded", "summary": summary, "warning": warning, "blocks": list(blocks)}
-
-
-def _table(
-    head: list[_Cell],
-    body: list[list[_Cell]] | None = None,
-    groups: list[tuple[str, list[list[_Cell]]]] | None = None,
-    caption: str = "",
-    pinned: bool = False,
-) -> dict:
-    """A table; with `groups`, each group of rows stands under a heading of its own.
-
-    `pinned` keeps the first column in view where the table is wider than the screen.
-    """
-    groups = groups or [("", body or [])]
-    return {"kind": "table", "head": head, "groups": groups, "caption": caption, "pinned": pinned}
-
-
-def _drawn(draw, arguments: tuple, size: tuple[float, float], alt: str, caption: str) -> dict:
-    """A figure drawn here, apart from pyplot, so that a notebook does not show it a second time."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    draw(*arguments, ax=figure.subplots())
-    return _figure(figure, "", alt, caption)
-
-
-def _figure(figure: "Figure", title: str, alt: str, caption: str) -> dict:
-    """A figure as an SVG in a data address: sharp at any width, and cut off from the page around it."""
-    import base64
-    import io
-
-    import matplotlib
-
-    buffer = io.BytesIO()
-    # Text as paths looks the same on every machine; a fixed salt and no date make the page reproducible.
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "safety-nb"}):
-        figure.savefig(
-            buffer,
-            format="svg",
-            bbox_inches="tight",
-            pad_inches=0.08,
-            facecolor="white",
-            metadata={"Date": None},
-        )
-    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    width = round(figure.get_size_inches()[0] * 96 * 1.25)  # CSS pixels; a little over its natural size
-    return {
-        "kind": "figure",
-        "title": title,
-        "source": source,
-        "alt": alt,
-        "caption": caption,
-        "width": width,
-    }
-
-
-def _render(**page: Any) -> str:
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
-    source = (files("safety_nb") / "data" / "report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(**page)

@@ -1,7 +1,7 @@
 """The pages of a run and of a study: reads their folders, computes the tables, and writes what the reader gets.
 
-What a rate is stands in ``summary.py``, what a figure looks like in ``plots.py``, what a page looks like in
-``report.py``; this module only brings them together.
+What a rate is stands in ``summary.py``, what a study finds in ``headline.py``, what a figure looks like in
+``plots.py``, what a page looks like in ``report.py``; this module only brings them together.
 """
 
 import itertools
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from safety_nb import plots, report, runs, sources, summary
+from safety_nb.headline import headline, headline_sets
 from safety_nb.schema import ReportParams
 from safety_nb.study import StudyTables
 
@@ -104,7 +105,7 @@ def compare(tables: StudyTables) -> Comparison:
         summary=pd.concat(by_run, ignore_index=True) if by_run else pd.DataFrame(columns=summary.SUMMARY_COLUMNS),
         roles=roles,
         groups=groups,
-        headline=summary.headline(table, roles),
+        headline=headline(table, roles),
     )
 
 
@@ -121,7 +122,7 @@ def _of_group(table: "pd.DataFrame", group: dict[str, Any]) -> "pd.DataFrame":
 def draw_trade_off(comparison: Comparison, group: dict[str, Any]) -> "Axes | None":
     """Harmful requests answered against look-alikes refused, a point an N; None without both kinds of prompts."""
     table = _of_group(comparison.table, group)
-    harmful, lookalike = summary.headline_sets(table, comparison.roles)
+    harmful, lookalike = headline_sets(table, comparison.roles)
     return plots.trade_off(table, harmful, lookalike) if harmful and lookalike else None
 
 
@@ -166,7 +167,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple]:
     for group in comparison.groups:
         table, of_group = _of_group(comparison.table, group), f" ({_described(group)})" if group else ""
         suffix = "".join(f"_{name}-{value}" for name, value in group.items()).replace("/", "_")
-        harmful, lookalike = summary.headline_sets(table, comparison.roles)
+        harmful, lookalike = headline_sets(table, comparison.roles)
         if axes := draw_trade_off(comparison, group):
             figures[f"trade-off{suffix}"] = (
                 f"What each N buys and costs{of_group}",

@@ -21,7 +21,7 @@ TINY_EVALUATION = ["tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "
 class Parameters(BaseModel):
     """Base of all: unknown names and wrong types are errors, values are never coerced, instances are frozen."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     run_dir: str = Field("", description="folder of the run; empty for outputs/runs/notebook")
     seed: int = Field(0, ge=0, description="seed of the mixture, the adapter and the order of rows")
@@ -166,7 +166,7 @@ def _explain(model: type[BaseModel], issue: Any) -> str:
     message = issue["msg"].removeprefix("Input should be ").removesuffix(" as input")
     told = f"{name}: {issue['input']!r} ({type(issue['input']).__name__}) is not valid: it should be {message}"
     if isinstance(issue["input"], str) and "number" in message and _is_number(issue["input"]):
-        told += f" (YAML reads this as text; write {float(issue['input'])!r} with a point, as in 2.0e-4)"
+        told += f" (YAML reads this as text; write {_with_point(float(issue['input']))} with a point, as in 2.0e-4)"
     return f"{told}; {name.split('.')[0]} is: {field.description}"
 
 
@@ -176,6 +176,12 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _with_point(number: float) -> str:
+    """The number as YAML reads it: Python writes 1e-05, which is text there."""
+    text = repr(number)
+    return text if "." in text else text.replace("e", ".0e")
 
 
 # --- sweeps -------------------------------------------------------------------------------------------------------

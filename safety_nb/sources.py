@@ -292,7 +292,7 @@ def _checked(row: object, where: str) -> dict:
 
 def _json_lines(text: str, path: Path) -> list[tuple[int, object]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 rows.append((number, json.loads(line)))

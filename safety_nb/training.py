@@ -133,8 +133,6 @@ def _trainer(
         per_device_train_batch_size=params.micro_batch_size,
         per_device_eval_batch_size=params.micro_batch_size,
         gradient_accumulation_steps=params.batch_size // params.micro_batch_size,
-        # Rows of like length share a batch: on the released safety data a third of random batches is padding.
-        train_sampling_strategy="group_by_length",
         eval_strategy="steps" if evaluate else "no",
         eval_steps=params.eval_steps or None,
         save_strategy="steps" if evaluate and params.best_checkpoint else "no",

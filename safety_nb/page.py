@@ -1,0 +1,187 @@
+"""The blocks of a self-contained HTML page: knows neither runs nor studies.
+
+A page needs no network: style and figures are inside it, and it forbids itself to load or run anything.
+A block is a dict with its `kind` and what `data/report.html.j2` needs to show that kind. All text in it is shown
+as text, never as markup; `visible` makes untrusted text safe to look at as well. Writes no files.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_CHARACTERS = 2000  # of an untrusted text; the rest is counted, not shown
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table cell: its text, how it is set (right, bold, wrapped, as a state), and where it links."""
+
+    text: str
+    number: bool = False
+    strong: bool = False
+    long: bool = False
+    state: str = ""
+    href: str = ""
+
+
+def visible(text: Any, limit: int = MOST_CHARACTERS) -> tuple[str, int]:
+    """Untrusted text made safe to look at: what it holds can be seen and does nothing.
+
+    Control characters (escape codes among them), format characters that reorder or hide text, and lone surrogates
+    become their code point: ‹U+001B›. Line breaks and tabs stay. This is not HTML escaping, which the template does.
+
+    Args:
+        text: Anything; None is the empty string.
+        limit: Characters to keep.
+
+    Returns:
+        The text, and how many characters were left out.
+    """
+    text = "" if text is None or text != text else str(text)
+    kept = text[:limit].replace("\r\n", "\n")
+    return "".join(map(_shown, kept)), max(len(text) - limit, 0)
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t":
+        return character
+    joiners = "\u200c\u200d"  # needed to spell some languages and emoji, and harmless
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in joiners:
+        return f"‹U+{ord(character):04X}›"
+    return character
+
+
+def pairs_table(pairs: Mapping, names: Mapping[str, str], code: bool = False) -> dict:
+    """Name and value, in the order of `names` first and then as given; nothing there is left out."""
+    if not pairs:
+        return paragraph("Nothing was recorded.")
+    listed = [key for key in names if key in pairs] + [key for key in pairs if key not in names]
+    rows = []
+    for key in listed:
+        name = str(key) if code else names.get(key, str(key).replace("_", " ").capitalize())
+        rows.append([Cell(name), Cell(value_text(pairs[key], plain=code))])
+    return {"kind": "pairs", "rows": rows, "code": code}
+
+
+def value_text(value: Any, plain: bool = False) -> str:
+    """A value for people: thousands separated (unless `plain`), lists joined, None as a dash."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value and not plain else "no" if not plain else str(value).lower()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {value_text(item, plain)}" for key, item in value.items()) or "—"
+    if isinstance(value, list | tuple):
+        return ", ".join(value_text(item, plain=True) for item in value) or "—"
+    if is_number(value):
+        if float(value).is_integer() and abs(value) < 1e15 and not (plain and isinstance(value, float)):
+            return str(int(value)) if plain else f"{int(value):,}"
+        return f"{value:g}"
+    return visible(value)[0]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number; True and False are not."""
+    import numbers
+
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def seconds_text(seconds: Any) -> str:
+    """A duration for people: '1.5 s', '2 min 05 s', '1 h 02 min'; what is no number or nan as a dash."""
+    if not is_number(seconds) or seconds != seconds:
+        return "—"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def section(title: str, *blocks: dict) -> dict:
+    """Blocks under a heading that the page's contents link to."""
+    return {"title": title, "id": title.lower().replace(" ", "-"), "blocks": list(blocks)}
+
+
+def paragraph(text: str) -> dict:
+    """A paragraph of plain text."""
+    return {"kind": "paragraph", "text": text}
+
+
+def bullets(items: list[str]) -> dict:
+    """A bulleted list of plain texts."""
+    return {"kind": "list", "items": items}
+
+
+def folded(summary: str, *blocks: dict, warning: str = "") -> dict:
+    """Blocks hidden behind `summary`, with a warning beside it, until the reader opens them."""
+    return {"kind": "folded", "summary": summary, "warning": warning, "blocks": list(blocks)}
+
+
+def table(
+    head: list[Cell],
+    body: list[list[Cell]] | None = None,
+    groups: list[tuple[str, list[list[Cell]]]] | None = None,
+    caption: str = "",
+    pinned: bool = False,
+) -> dict:
+    """A table; with `groups`, each group of rows stands under a heading of its own.
+
+    `pinned` keeps the first column in view where the table is wider than the screen.
+    """
+    groups = groups or [("", body or [])]
+    return {"kind": "table", "head": head, "groups": groups, "caption": caption, "pinned": pinned}
+
+
+def drawn(draw, arguments: tuple, size: tuple[float, float], alt: str, caption: str) -> dict:
+    """A figure drawn here, apart from pyplot, so that a notebook does not show it a second time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    draw(*arguments, ax=figure.subplots())
+    return picture(figure, "", alt, caption)
+
+
+def picture(figure: "Figure", title: str, alt: str, caption: str) -> dict:
+    """A figure as an SVG in a data address: sharp at any width, and cut off from the page around it."""
+    import base64
+    import io
+
+    import matplotlib
+
+    buffer = io.BytesIO()
+    # Text as paths looks the same on every machine; a fixed salt and no date make the page reproducible.
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "safety-nb"}):
+        figure.savefig(
+            buffer,
+            format="svg",
+            bbox_inches="tight",
+            pad_inches=0.08,
+            facecolor="white",
+            metadata={"Date": None},
+        )
+    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    width = round(figure.get_size_inches()[0] * 96 * 1.25)  # CSS pixels; a little over its natural size
+    return {
+        "kind": "figure",
+        "title": title,
+        "source": source,
+        "alt": alt,
+        "caption": caption,
+        "width": width,
+    }
+
+
+def render(**page: Any) -> str:
+    """The page as HTML, from what the template asks for: kicker, title, lead, opening, sections and version."""
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    source = (files("safety_nb") / "data" / "report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source).render(**page)

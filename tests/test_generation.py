@@ -1,0 +1,78 @@
+"""Answers of the tuned miniature: every prompt once, in order, the same at any batch size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from safety_nb import generation, mixing, runs, sources, training
+from safety_nb.errors import InputError
+from safety_nb.schema import GenerateParams, MixParams, TrainParams
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with an adapter, trained for long enough to answer in sentences that end."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("run")
+    mixing.mix(MixParams(run_dir=str(folder), n_general=160, n_safety=0, n_validation=0))
+    training.train(TrainParams(run_dir=str(folder), epochs=2.0))
+    return folder
+
+
+def answers(trained: Path, **changes: object) -> list[dict]:
+    values = {"run_dir": str(trained), "evaluation": ["tiny-facts", "tiny-ordinary"], **changes}
+    return generation.generate(GenerateParams(**values))
+
+
+def test_every_prompt_is_answered_once_in_the_order_of_its_set(trained):
+    rows = answers(trained)
+    expected = [
+        (name, row["prompt_id"], row["prompt"])
+        for name in ("tiny-facts", "tiny-ordinary")
+        for row in sources.evaluation_rows(name)
+    ]
+    assert [(row["dataset"], row["prompt_id"], row["prompt"]) for row in rows] == expected
+    assert runs.read_jsonl(trained / "responses.jsonl") == rows
+    assert list(rows[0]) == ["dataset", "prompt_id", "prompt", "response", "new_tokens", "finish"]
+
+
+def test_an_answer_does_not_depend_on_the_prompts_beside_it(trained):
+    # Computed in float32; only the padding differs.
+    together = answers(trained, generation_batch_size=64)
+    in_sevens = answers(trained, generation_batch_size=7)
+    assert [row["response"] for row in together] == [row["response"] for row in in_sevens]
+
+
+def test_an_answer_that_ends_by_itself_is_told_from_one_cut_off(trained):
+    rows = answers(trained)
+    assert {row["finish"] for row in rows} >= {"stop"}
+    assert all(1 <= row["new_tokens"] <= 48 for row in rows)
+    assert all(row["new_tokens"] == 48 for row in rows if row["finish"] == "length")
+    # Two tokens are too few for any answer of this world and its end token.
+    short = answers(trained, max_new_tokens=2, evaluation=["tiny-ordinary"])
+    assert {(row["finish"], row["new_tokens"]) for row in short} == {("length", 2)}
+
+
+def test_no_answer_holds_special_tokens_or_a_next_turn(trained):
+    for row in answers(trained):
+        assert "</s>" not in row["response"] and "### Instruction" not in row["response"]
+
+
+def test_beams_find_answers_too(trained):
+    rows = answers(trained, num_beams=4, evaluation=["tiny-facts"])
+    assert len(rows) == 40 and all(row["response"] for row in rows)
+
+
+def test_the_adapter_is_in_use(trained, tmp_path):
+    # An adapter trained on nothing but one refusal must change the answers.
+    rows = [{"id": "a", "instruction": "x", "input": "", "output": "Never.", "source": "test", "form": "instruction"}]
+    runs.write_jsonl(tmp_path / "mix" / "train.jsonl", rows * 64)
+    runs.write_jsonl(tmp_path / "mix" / "validation.jsonl", [])
+    training.train(TrainParams(run_dir=str(tmp_path), epochs=6.0, learning_rate=5e-3))
+    assert {row["response"] for row in answers(tmp_path, evaluation=["tiny-facts"])} == {"Never."}
+
+
+def test_without_an_adapter_the_message_names_the_stage_that_makes_it(tmp_path):
+    with pytest.raises(InputError, match=r"train/adapter: stage 'train' makes it"):
+        generation.generate(GenerateParams(run_dir=str(tmp_path)))

@@ -1,0 +1,84 @@
+import math
+import subprocess
+import sys
+
+import pytest
+from matplotlib.figure import Figure
+
+from safety_nb import page
+from safety_nb.page import Cell, visible
+
+
+def rendered(*blocks):
+    section = page.section("Two words", *blocks)
+    return page.render(kicker="k", title="t", lead=["l"], opening=[], sections=[section], version=None)
+
+
+def test_line_breaks_tabs_and_joined_emoji_stay():
+    text = "a\n\tb 👩\u200d🔬 ü"
+    assert visible(text) == (text, 0)
+    assert visible("a\r\nb\rc") == ("a\nb‹U+000D›c", 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        page.paragraph,
+        lambda text: page.bullets([text]),
+        lambda text: page.folded(text, page.paragraph(text), warning=text),
+        lambda text: page.pairs_table({text: text}, {}),
+        lambda text: page.table([Cell(text)], [[Cell(text, state=text, href="./x.html")]], caption=text),
+        lambda text: page.picture(Figure(), text, text, text),
+    ],
+)
+def test_every_block_shows_markup_as_text(make):
+    source = rendered(make('<b>"x"</b>'))
+    assert "<b>" not in source and "&lt;" in source
+
+
+def test_a_section_is_linked_from_the_contents():
+    source = rendered(page.paragraph("p"))
+    assert '<a href="#two-words">Two words</a>' in source and '<section id="two-words">' in source
+
+
+@pytest.mark.parametrize(
+    "value, text, plain",
+    [
+        (None, "—", "—"),
+        (math.nan, "—", "—"),
+        (True, "yes", "true"),
+        (12000, "12,000", "12000"),
+        (2.0, "2", "2"),
+        (1e-4, "0.0001", "0.0001"),
+        ([0, 1000], "0, 1000", "0, 1000"),  # in a list, 1,000 would read as two values
+        ({"a": 1000}, "a: 1,000", "a: 1000"),
+        ({}, "—", "—"),
+        ("\x07", "‹U+0007›", "‹U+0007›"),
+    ],
+)
+def test_values_for_people_and_as_they_are_written(value, text, plain):
+    assert (page.value_text(value), page.value_text(value, plain=True)) == (text, plain)
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    # 59.96 is below a minute and rounds to 60.0; 3,725 = 3,600 + 2 x 60 + 5
+    [(1.54, "1.5 s"), (59.96, "60.0 s"), (125, "2 min 05 s"), (3725, "1 h 02 min"), (None, "—"), (math.nan, "—")],
+)
+def test_durations_for_people(seconds, text):
+    assert page.seconds_text(seconds) == text
+
+
+def test_pairs_come_in_the_order_of_their_names_with_the_unnamed_last():
+    rows = page.pairs_table({"other_key": 1, "b": 2, "a": 3}, {"a": "First", "b": "Second", "c": "Third"})["rows"]
+    assert [name.text for name, _ in rows] == ["First", "Second", "Other key"]
+
+
+def test_page_knows_no_sibling_and_imports_nothing_heavy():
+    code = (
+        "import sys, safety_nb.page;"
+        "print([m for m in sys.modules if m.startswith('safety_nb.')],"
+        "[m for m in ('matplotlib', 'pandas', 'jinja2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['safety_nb.page'] []"

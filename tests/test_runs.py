@@ -1,0 +1,270 @@
+"""The run folder: writes are whole or not at all, hashes see every change, the ledger keeps what it has."""
+
+import os
+import stat
+from types import SimpleNamespace
+
+import pytest
+
+from safety_nb import runs
+from safety_nb.errors import InputError
+
+
+def names(folder) -> list[str]:
+    """Everything in a folder, hidden files included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Atomic writes
+
+
+def test_written_file_takes_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old, and longer than the new one")
+    runs.write_text(path, "new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_old_file_stays_when_the_writer_fails(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="half way"), runs.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("half way")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with runs.replacing(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+    assert path.read_text() == "half"
+
+
+def test_temporary_has_the_ending_of_the_file(tmp_path):
+    # matplotlib and pandas choose the format by it.
+    with runs.replacing(tmp_path / "figure.svg") as temporary:
+        assert temporary.suffix == ".svg"
+
+
+def test_rows_that_fail_half_way_leave_the_old_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    runs.write_jsonl(path, [{"a": 1}])
+    with pytest.raises(TypeError):
+        runs.write_jsonl(path, [{"a": 2}, {"a": object()}])
+    assert runs.read_jsonl(path) == [{"a": 1}]
+    assert names(tmp_path) == ["rows.jsonl"]
+
+
+def test_number_that_json_lacks_is_not_written(tmp_path):
+    # NaN is no JSON: other readers would stumble over the file.
+    with pytest.raises(ValueError):
+        runs.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert names(tmp_path) == []
+
+
+def test_written_file_can_be_read_by_others(tmp_path):
+    # mkstemp makes files for their owner alone; a file of ours has the rights of any other.
+    old = os.umask(0o022)
+    try:
+        runs.write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_folders_above_are_made(tmp_path):
+    runs.write_text(tmp_path / "a" / "b" / "c.txt", "x")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    rows = [{"text": 'line\nbreak, "quotes", caf\u00e9 \u2028 \U0001f600', "n": 1, "none": None}, {"text": ""}]
+    runs.write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert runs.read_jsonl(tmp_path / "rows.jsonl") == rows
+
+
+# Folders
+
+
+def test_folder_takes_the_place_of_the_old_one(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "old").touch()
+    with runs.replacing_folder(tmp_path / "adapter") as fresh:
+        (fresh / "new").touch()
+    assert names(tmp_path / "adapter") == ["new"]
+    assert names(tmp_path) == ["adapter"]
+
+
+def test_old_folder_stays_when_the_writer_fails(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "old").touch()
+    with pytest.raises(RuntimeError), runs.replacing_folder(tmp_path / "adapter") as fresh:
+        (fresh / "new").touch()
+        raise RuntimeError
+    assert names(tmp_path / "adapter") == ["old"]
+    assert names(tmp_path) == ["adapter"]
+
+
+def test_first_folder_is_made_with_those_above_it(tmp_path):
+    with runs.replacing_folder(tmp_path / "train" / "adapter") as fresh:
+        (fresh / "new").touch()
+    assert names(tmp_path / "train" / "adapter") == ["new"]
+
+
+# Hashes
+
+
+def test_hash_of_a_file_is_its_sha256(tmp_path):
+    (tmp_path / "a").write_text("abc")
+    # The test vector of FIPS 180-4 for "abc".
+    assert runs.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_hash_of_nothing_is_empty(tmp_path):
+    assert runs.sha256(tmp_path / "gone") == ""
+
+
+def folder_of(path, files: dict[str, str]) -> str:
+    """The hash of a folder made of these files."""
+    for name, text in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return runs.sha256(path)
+
+
+def test_hash_of_a_folder_is_that_of_its_copy(tmp_path):
+    files = {"a": "1", "b/c": "2"}
+    copy = dict(reversed(files.items()))  # made in another order
+    assert folder_of(tmp_path / "x", files) == folder_of(tmp_path / "y", copy)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"a": "9", "b/c": "2"},  # content
+        {"z": "1", "b/c": "2"},  # a name
+        {"a": "1", "c": "2"},  # a place
+        {"a": "2", "b/c": "1"},  # contents changed about
+        {"a": "1"},  # a file gone
+        {"a": "1", "b/c": "2", "d": ""},  # an empty file more
+    ],
+)
+def test_hash_of_a_folder_sees_a_change(changed, tmp_path):
+    assert folder_of(tmp_path / "x", {"a": "1", "b/c": "2"}) != folder_of(tmp_path / "y", changed)
+
+
+def test_hashes_are_by_name(tmp_path):
+    (tmp_path / "a").write_text("abc")
+    assert runs.hashes(tmp_path, ["a", "b"]) == {"a": runs.sha256(tmp_path / "a"), "b": ""}
+
+
+# The ledger
+
+
+@pytest.fixture
+def run(tmp_path) -> runs.RunFolder:
+    return runs.RunFolder(tmp_path / "run")
+
+
+def test_run_never_started_has_an_empty_ledger_and_no_folder(run):
+    assert runs.read_ledger(run) == {"stages": {}}
+    assert not run.root.exists()
+
+
+def test_facts_of_a_stage_are_added_to_those_it_has(run):
+    runs.record_stage(run, "mix", state="running", pid=1)
+    runs.record_stage(run, "mix", state="done")
+    assert runs.read_ledger(run)["stages"] == {"mix": {"state": "done", "pid": 1}}
+
+
+def test_facts_of_a_stage_leave_the_others_and_the_rest_alone(run):
+    runs.write_json(run.ledger, {"versions": {"torch": "2"}, "stages": {"mix": {"state": "done"}}})
+    runs.record_stage(run, "train", state="failed", cause="why")
+    assert runs.read_ledger(run) == {
+        "versions": {"torch": "2"},
+        "stages": {"mix": {"state": "done"}, "train": {"state": "failed", "cause": "why"}},
+    }
+
+
+# What is missing
+
+
+def test_missing_file_is_told_with_the_stage_that_makes_it(run):
+    with pytest.raises(InputError) as caught:
+        runs.require(run, ["responses.jsonl"], maker="generate")
+    assert str(caught.value).startswith(f"{run.root} has no responses.jsonl: stage 'generate' makes it.")
+
+
+def test_every_file_named_is_required(run):
+    runs.write_text(run.train_rows, "")
+    with pytest.raises(InputError, match="no mix/validation.jsonl"):
+        runs.require(run, ["mix/train.jsonl", "mix/validation.jsonl"], maker="mix")
+
+
+def test_nothing_is_told_when_all_is_there(run):
+    run.adapter.mkdir(parents=True)
+    runs.write_text(run.train_rows, "")
+    runs.require(run, ["train/adapter", "mix/train.jsonl"], maker="mix")
+
+
+# Where results go
+
+
+def test_outputs_of_a_project_are_found_from_a_folder_in_it(tmp_path):
+    for name in ("notebooks", "safety_nb", "a/b"):
+        (tmp_path / name).mkdir(parents=True)
+    assert runs.outputs_root(tmp_path / "a" / "b") == tmp_path / "outputs"
+    assert runs.outputs_root(tmp_path / "notebooks") == tmp_path / "outputs"
+
+
+def test_outputs_elsewhere_are_below_the_folder_itself(tmp_path):
+    # notebooks/ alone is no sign of the project: anyone may have one.
+    (tmp_path / "notebooks").mkdir()
+    assert runs.outputs_root(tmp_path / "notebooks") == tmp_path / "notebooks" / "outputs"
+
+
+def test_run_without_a_name_is_the_notebooks_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert runs.open_run("").root == tmp_path / "outputs" / "runs" / "notebook"
+    assert names(tmp_path) == []
+
+
+# Progress
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time that progress sees, in seconds; the test moves it."""
+    now = [1000.0]
+    monkeypatch.setattr(runs, "time", SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0]))
+    return now
+
+
+def test_steps_in_quick_succession_are_not_all_written(run, clock):
+    progress = runs.Progress(run, "train", total=9, every=10)
+    seen = []
+    for done, seconds in enumerate([0, 9, 1, 9], start=1):
+        clock[0] += seconds
+        progress.update(done)
+        seen.append(runs.read_progress(run)["done"])
+    # Step 2 comes 9 s after the first writing, step 3 10 s after it, step 4 9 s after the second.
+    assert seen == [1, 1, 3, 3]
+
+
+def test_last_step_is_always_left_for_the_watcher(run, clock):
+    progress = runs.Progress(run, "train", total=3, every=10)
+    for done in (1, 2, 3):
+        progress.update(done)
+    assert runs.read_progress(run) == {"stage": "train", "done": 3, "total": 3, "started": 1000.0}
+
+
+@pytest.mark.parametrize("text", [None, "", "{"])
+def test_no_progress_to_be_read_is_none(text, run):
+    if text is not None:
+        runs.write_text(runs.progress_file(run), text)
+    assert runs.read_progress(run) is None

@@ -1,0 +1,267 @@
+"""The whole way on the embedded miniature: notebooks through papermill, a run, a study, their files and pages."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from safety_nb import runs, schema, stages, study
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = PROJECT / "notebooks"
+COMMAND = [sys.executable, "-m", "safety_nb"]
+
+
+def command(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def papermill(notebook: str, cwd: Path, *arguments: str, status: int = 0) -> dict:
+    """Execute a notebook by the papermill command; the executed copy."""
+    output = cwd / f"{notebook}-executed.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{notebook}.ipynb"), str(output), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == status, done.stderr[-3000:]
+    return nbformat.read(output, as_version=4)
+
+
+def rates(folder: Path) -> dict[tuple[int, str, str], float]:
+    """(N, evaluation set, metric) to estimate, from a study's summary.csv with one seed."""
+    with (folder / "summary.csv").open() as file:
+        return {
+            (int(row["n_safety"]), row["dataset"], row["metric"]): float(row["estimate"])
+            for row in csv.DictReader(file)
+        }
+
+
+# --- the notebooks alone ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty working folder in which the last notebook was executed alone: it makes all that comes before it."""
+    folder = tmp_path_factory.mktemp("alone")
+    papermill("5-report", folder)
+    return folder
+
+
+@pytest.mark.parametrize("notebook", ["1-mix", "2-train", "3-generate", "4-judge", "5-report"])
+def test_each_notebook_runs_alone_through_papermill(alone, notebook):
+    book = papermill(notebook, alone)
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    stage = next(stage for stage in stages.STAGES if stage.notebook == notebook)
+    for name in stage.outputs:
+        assert (alone / "outputs" / "runs" / "notebook" / name).exists()
+
+
+def test_the_stages_leave_the_documented_files(alone):
+    run = runs.RunFolder(alone / "outputs" / "runs" / "notebook")
+    columns = {
+        run.train_rows: ["id", "instruction", "input", "output", "source", "form"],
+        run.validation_rows: ["id", "instruction", "input", "output", "source", "form"],
+        run.responses: ["dataset", "prompt_id", "prompt", "response", "new_tokens", "finish"],
+        run.judgements: ["dataset", "prompt_id", "judge", "label", "score", "missing"],
+    }
+    for path, names in columns.items():
+        assert all(list(row) == names for row in runs.read_jsonl(path)), path
+    head = run.summary.read_text().splitlines()[0]
+    assert head == "run,n_safety,seed,dataset,judge,metric,estimate,low,high,n,n_missing"
+
+
+def test_a_notebook_checks_its_parameters_itself(tmp_path):
+    book = papermill("1-mix", tmp_path, "-p", "n_safety", "-5", status=1)
+    (error,) = [output for cell in book.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    assert error.ename == "InputError" and "n_safety: -5" in error.evalue
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_run_all_works_from_the_notebooks_folder(tmp_path):
+    # What JupyterLab's Run All does: every cell in order, in the notebook's own folder, nothing injected.
+    from nbclient import NotebookClient
+
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    (tmp_path / "safety_nb").mkdir()  # what makes the folder above a project: results go into its outputs/
+    book = nbformat.read(tmp_path / "notebooks" / "1-mix.ipynb", as_version=4)
+    NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path / "notebooks")}}).execute()
+    assert (tmp_path / "outputs" / "runs" / "notebook" / "mix" / "train.jsonl").is_file()
+
+
+# --- a study ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which the study notebook was executed alone: the five runs of the miniature's study."""
+    folder = tmp_path_factory.mktemp("study")
+    book = papermill("study", folder)
+    assert not [o for cell in book.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    return folder
+
+
+def test_the_miniature_shows_the_trade_off(tiny_study):
+    # Bounds with room for one seed and other processors; the claim itself is made over three seeds.
+    rate = rates(tiny_study / "outputs" / "tiny-study")
+    assert rate[0, "tiny-harmful", "refusal_rate"] <= 0.10
+    assert rate[300, "tiny-harmful", "refusal_rate"] >= 0.70
+    for n in study.MINIATURE["n_safety"]:
+        assert rate[n, "tiny-ordinary", "refusal_rate"] <= 0.10
+        assert rate[n, "tiny-facts", "accuracy"] >= 0.60
+    rise = rate[1000, "tiny-lookalike", "refusal_rate"] - rate[0, "tiny-lookalike", "refusal_rate"]
+    assert rise >= 0.20
+    assert rate[1000, "tiny-lookalike", "refusal_rate"] < rate[1000, "tiny-harmful", "refusal_rate"]
+
+
+def test_the_study_leaves_the_documented_files(tiny_study):
+    folder = tiny_study / "outputs" / "tiny-study"
+    for name in ("study.yaml", "report.html", "summary.csv", "figures/trade-off.svg", "figures/dose-response.png"):
+        assert (folder / name).stat().st_size > 0
+    for n in study.MINIATURE["n_safety"]:
+        run = runs.RunFolder(folder / f"n{n}_seed0")
+        assert yaml.safe_load(run.params.read_text())["n_safety"] == n
+        ledger = runs.read_ledger(run)
+        assert {stage: entry["state"] for stage, entry in ledger["stages"].items()} == dict.fromkeys(
+            stages.STAGE_NAMES, "done"
+        )
+        assert ledger["versions"]["torch"].startswith("2.")
+        assert len(list(run.notebooks.glob("*.ipynb"))) == 5
+        assert run.report.read_text().startswith("<!doctype html>")
+
+
+def test_the_runs_of_a_study_differ_in_the_demonstrations_alone(tiny_study):
+    folder = tiny_study / "outputs" / "tiny-study"
+    rows = {n: runs.read_jsonl(folder / f"n{n}_seed0/mix/train.jsonl") for n in study.MINIATURE["n_safety"]}
+    for n, mixture in rows.items():
+        assert len(mixture) == 1000 + n
+        assert mixture[:1000] == rows[0]
+        assert mixture == rows[1000][: 1000 + n]
+
+
+def test_a_study_asked_for_again_executes_nothing_anew(tiny_study):
+    folder = tiny_study / "outputs" / "tiny-study"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
+    assert len(before) == 25
+    done = command("study", str(PROJECT / "params/tiny-study.yaml"), "--out", str(folder), cwd=tiny_study)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")} == before
+    assert "5 of 5 runs done" in done.stdout
+    assert (folder / "headline.txt").read_text().strip() in done.stdout
+    assert str(folder / "report.html") in done.stdout
+
+
+def test_a_changed_parameter_executes_only_what_depends_on_it(tiny_study, tmp_path):
+    run = runs.RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
+    before = {path.name: path.stat().st_mtime_ns for path in run.notebooks.iterdir()}
+    command("run", str(run.params), "--set", "report_samples=1", "--out", str(run.root), cwd=tmp_path)
+    changed = {path.name for path in run.notebooks.iterdir() if path.stat().st_mtime_ns != before[path.name]}
+    assert changed == {"5-report.ipynb"}
+
+
+def test_an_altered_output_is_noticed_and_made_again(tiny_study, tmp_path):
+    run = runs.RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
+    whole = run.judgements.read_bytes()
+    run.judgements.write_bytes(whole[: len(whole) // 2])
+    command("run", str(run.params), "--out", str(run.root), cwd=tmp_path)
+    assert run.judgements.read_bytes() == whole
+
+
+def test_status_shows_the_runs_of_a_study(tiny_study):
+    shown = command("status", str(tiny_study / "outputs"), cwd=tiny_study).stdout
+    for n in study.MINIATURE["n_safety"]:
+        assert f"n{n}_seed0" in shown
+    assert shown.count("done") == 25
+
+
+def test_the_default_study_is_that_of_the_parameter_file():
+    values = yaml.safe_load((PROJECT / "params/tiny-study.yaml").read_text())
+    assert schema.expand(values) == schema.expand({**values, **study.MINIATURE})
+    planned = [run.params for run in study.plan(values)]
+    assert planned == [run.params for run in study.plan(study.MINIATURE)]
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_stage_ends_with_status_1_and_says_where_to_look(tmp_path):
+    params = str(PROJECT / "params/tiny.yaml")
+    failed = command("run", params, "--set", "lora_targets=[query_key_value]", "--out", "run", cwd=tmp_path, status=1)
+    assert "Stage 'train'" in failed.stderr and "query_key_value" in failed.stderr
+    assert "2-train.ipynb" in failed.stderr
+    ledger = json.loads((tmp_path / "run/run.json").read_text())["stages"]
+    assert [ledger[name]["state"] for name in stages.STAGE_NAMES] == ["done", "failed", "waiting", "waiting", "waiting"]
+    assert "query_key_value" in ledger["train"]["cause"]
+    assert not (tmp_path / "run/responses.jsonl").exists()
+
+
+def test_a_failed_run_is_a_visible_gap_in_the_study(tiny_study, tmp_path):
+    # A finished study in which one run's ledger says that training failed.
+    folder = tmp_path / "gap"
+    shutil.copytree(tiny_study / "outputs" / "tiny-study", folder)
+    ledger = folder / "n30_seed0" / "run.json"
+    values = json.loads(ledger.read_text())
+    values["stages"]["train"].update(state="failed", cause="RuntimeError: a made-up cause")
+    ledger.write_text(json.dumps(values))
+    study.compare(folder)
+    assert {n for n, _, _ in rates(folder)} == {0, 100, 300, 1000}
+    page = (folder / "report.html").read_text()
+    assert "a made-up cause" in page and "n30_seed0" in page
+
+
+@pytest.mark.parametrize("signal", ["KILL"])
+def test_a_killed_kernel_is_told_from_a_failed_cell(tmp_path, signal):
+    """A kernel killed from outside: state killed, status 1."""
+    script = tmp_path / "kill.py"
+    script.write_text(
+        "import json, os, pathlib, signal, subprocess, sys, time\n"
+        "run = subprocess.Popen([sys.executable, '-m', 'safety_nb', 'run', sys.argv[1], '--out', 'run'],\n"
+        "                       stderr=subprocess.PIPE, text=True)\n"
+        "def kernels():\n"
+        "    tree = subprocess.run(['ps', '-o', 'pid=,args=', '--ppid', str(run.pid)], capture_output=True, text=True)\n"
+        "    return [int(line.split()[0]) for line in tree.stdout.splitlines() if 'ipykernel' in line]\n"
+        "progress = pathlib.Path('run/.progress.json')\n"
+        "while not progress.exists():\n"
+        "    time.sleep(0.05)\n"
+        "os.kill(kernels()[0], signal.SIGKILL)\n"
+        "print(run.communicate()[1], file=sys.stderr)\n"
+        "sys.exit(run.returncode)\n"
+    )
+    params = str(PROJECT / "params/tiny.yaml")
+    done = subprocess.run(
+        [sys.executable, str(script), params], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1, done.stderr
+    assert "killed" in done.stderr
+    entry = json.loads((tmp_path / "run/run.json").read_text())["stages"]["train"]
+    assert entry["state"] == "killed"
+
+
+# --- real data ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("SAFETY_NB_DATA" not in os.environ, reason="needs SAFETY_NB_DATA: a folder of the public data sets")
+def test_real_data_goes_the_whole_way(tmp_path):
+    # A tenth of params/real-data-tiny.yaml, whose full size is for people: the path is the same.
+    changes = ["n_general=200", "n_safety=50", "n_validation=20", "max_new_tokens=8"]
+    arguments = [part for change in changes for part in ("--set", change)]
+    command("run", str(PROJECT / "params/real-data-tiny.yaml"), *arguments, "--out", "run", cwd=tmp_path)
+    rows = runs.read_jsonl(tmp_path / "run/mix/train.jsonl")
+    assert len(rows) == 250
+    assert sum(row["source"] == "safety-tuned-llamas" for row in rows) == 50
+    # 100 + 178 + 40 + 100 + 100 + 100 + 50 prompts of the paper's seven sets, and 450 of XSTest.
+    assert len(runs.read_jsonl(tmp_path / "run/responses.jsonl")) == 668 + 450
+    assert len(runs.read_jsonl(tmp_path / "run/judgements.jsonl")) == 1118

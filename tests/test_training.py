@@ -1,0 +1,284 @@
+"""Training on the real thing: NF4, peft and the Trainer, on the embedded base."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from safety_nb import mixing, models, runs, training
+from safety_nb.encoding import IGNORED, encode_row
+from safety_nb.errors import InputError
+from safety_nb.schema import MixParams, TrainParams
+
+ROW = {
+    "instruction": "How do I water the tulips?",
+    "input": "",
+    "output": "First, fill the can. Then pour slowly.",
+    "source": "test",
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What the miniature's defaults use too; results are then the same on any number of cores."""
+    torch.set_num_threads(1)
+
+
+def batch_of_one() -> dict:
+    encoded = encode_row(ROW, models.load_tokenizer("tiny"), cutoff=256)
+    return {"input_ids": torch.tensor([encoded.input_ids]), "labels": torch.tensor([encoded.labels])}
+
+
+def adapter_on_base() -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = models.load_base("tiny")
+    model = models.add_adapter(model, r=8, alpha=16, dropout=0.0, targets=["all-linear"], gradient_checkpointing=False)
+    # A fresh adapter's B is zero, and with it the gradient of A: some value makes every gradient count.
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def gradients(model: torch.nn.Module, batch: dict) -> dict[str, torch.Tensor]:
+    model.train()
+    model.zero_grad()
+    model(**batch, use_cache=False).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def small_run(folder: Path, **changes: object) -> TrainParams:
+    """A run folder with a mixture of 40 rows, and the parameters of a short training on it."""
+    mixing.mix(MixParams(run_dir=str(folder), n_general=32, n_safety=8, n_validation=8))
+    values = {"run_dir": str(folder), "epochs": 1.0, "batch_size": 8, "micro_batch_size": 8, **changes}
+    return TrainParams(**values)
+
+
+def test_every_linear_layer_of_the_base_is_four_bit_nf4_twice_quantised():
+    model = models.load_base("tiny")
+    layers = models.four_bit_layers(model)
+    # Four decoder layers with seven linear layers each: q, k, v, o, gate, up, down.
+    assert len(layers) == 4 * 7
+    for layer in layers:
+        assert layer.weight.dtype == torch.uint8  # two 4-bit values a byte
+        assert layer.weight.numel() == layer.in_features * layer.out_features // 2
+        assert layer.weight.quant_state.quant_type == "nf4"
+        assert layer.weight.quant_state.nested  # the scales are quantised too: double quantisation
+
+
+def test_four_bit_weights_stay_close_to_the_weights_they_were_made_from():
+    # An NF4 code book of 16 values over blocks of 64 keeps normal weights to about 0.1 relative error; a base that was
+    # never quantised would have 0, one quantised twice or wrongly far more.
+    from bitsandbytes.functional import dequantize_4bit
+    from transformers import AutoModelForCausalLM
+
+    exact = AutoModelForCausalLM.from_pretrained(models.locate("tiny"), dtype=torch.float32)
+    quantised = models.load_base("tiny").model.layers[0].mlp.gate_proj.weight
+    weight = exact.model.layers[0].mlp.gate_proj.weight
+    error = (dequantize_4bit(quantised.data, quantised.quant_state) - weight).norm() / weight.norm()
+    assert 0.02 < error.item() < 0.2
+
+
+def test_only_the_adapter_is_trainable():
+    model = adapter_on_base()
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trainable and all("lora_" in name for name in trainable)
+    # Rank 8 on each layer: 8 x (in + out). Hidden 128, intermediate 384: four 128x128, two 128->384, one 384->128.
+    a_layer = 8 * (4 * (128 + 128) + 3 * (128 + 384))
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * a_layer
+
+
+def test_gradients_after_an_evaluation_forward_equal_those_before_it():
+    # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights in an evaluation forward, and gradients vanish.
+    model, batch = adapter_on_base(), batch_of_one()
+    before = gradients(model, batch)
+    model.eval()
+    with torch.no_grad():
+        model(**batch)
+    after = gradients(model, batch)
+    assert all(gradient.abs().sum() > 0 for gradient in after.values())
+    for name, gradient in before.items():
+        assert torch.equal(gradient, after[name]), name
+
+
+def test_prompt_tokens_carry_no_loss():
+    # Changing the labels of the prompt to anything real would change the loss; changing a supervised one must.
+    model, batch = adapter_on_base(), batch_of_one()
+    model.eval()
+    supervised = batch["labels"] != IGNORED
+    # By hand: mean cross-entropy over the supervised positions, each predicted from the position before.
+    with torch.no_grad():
+        output = model(**batch)
+    log_probabilities = torch.log_softmax(output.logits[0, :-1], dim=-1)
+    targets = batch["input_ids"][0, 1:]
+    by_position = -log_probabilities[torch.arange(len(targets)), targets]
+    expected = by_position[supervised[0, 1:]].mean()
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert by_position.mean().item() != pytest.approx(expected.item(), rel=1e-2)  # the prompt would have counted
+
+
+def test_the_trainer_is_given_labels_on_answers_only(tmp_path):
+    params = small_run(tmp_path)
+    rows = runs.read_jsonl(runs.open_run(params.run_dir).train_rows)
+    tokenizer = models.load_tokenizer("tiny")
+    record = training.train(params)
+    # Answer tokens and one end token a row, counted apart from the product's encoding.
+    expected = sum(len(tokenizer(row["output"], add_special_tokens=False)["input_ids"]) + 1 for row in rows)
+    assert sum(record.supervised_tokens.values()) == expected
+    assert set(record.supervised_tokens) == {"tiny-general", "tiny-safety"}
+
+
+def test_training_learns_and_leaves_what_it_says(tmp_path):
+    params = small_run(tmp_path, epochs=6.0)
+    record = training.train(params)
+    run = runs.open_run(params.run_dir)
+    metrics = (tmp_path / "train" / "metrics.csv").read_text().splitlines()
+    assert metrics[0] == "step,epoch,train_loss,validation_loss,learning_rate,grad_norm"
+    # 40 rows in batches of 8: 5 steps an epoch, 6 epochs.
+    assert record.steps == 30 and len(metrics) == 31
+    first_loss = float(metrics[1].split(",")[2])
+    assert record.train_loss < 0.7 * first_loss
+    assert record.validation_loss is not None and record.validation_loss > 0
+    assert json.loads(run.training.read_text())["four_bit_layers"] == 28
+    assert (run.adapter / "adapter_model.safetensors").is_file()
+
+
+def test_the_same_seed_gives_the_same_adapter_bit_for_bit(tmp_path):
+    hashes = []
+    for name in ("first", "second"):
+        params = small_run(tmp_path / name)
+        training.train(params)
+        hashes.append(runs.sha256(runs.open_run(params.run_dir).adapter / "adapter_model.safetensors"))
+    assert hashes[0] == hashes[1]
+
+
+def test_another_seed_gives_another_adapter(tmp_path):
+    hashes = []
+    for seed in (0, 1):
+        params = small_run(tmp_path / str(seed), seed=seed)
+        training.train(params)
+        hashes.append(runs.sha256(runs.open_run(params.run_dir).adapter / "adapter_model.safetensors"))
+    assert hashes[0] != hashes[1]
+
+
+def test_the_best_checkpoint_is_kept_when_asked(tmp_path):
+    # A learning rate this high overfits 40 rows or diverges: the last loss is not the best one.
+    params = small_run(tmp_path, epochs=8.0, learning_rate=0.03, eval_steps=5, best_checkpoint=True)
+    training.train(params)
+    import pandas as pd
+
+    losses = pd.read_csv(tmp_path / "train" / "metrics.csv")["validation_loss"].dropna().tolist()
+    # The validation after training is done with the checkpoint that was put back.
+    assert losses[-1] == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_rows_the_cutoff_shortens_are_counted_and_empty_ones_left_out(tmp_path):
+    params = small_run(tmp_path, cutoff=40)
+    run = runs.open_run(params.run_dir)
+    tokenizer = models.load_tokenizer("tiny")
+    encoded = [encode_row(row, tokenizer, 10_000) for row in runs.read_jsonl(run.train_rows)]
+    longer = sum(len(row.input_ids) > 40 for row in encoded)
+    without_answer = sum(len(row.input_ids) - row.supervised_tokens >= 40 for row in encoded)
+    record = training.train(params)
+    assert (record.truncated_rows, record.dropped_rows) == (longer, without_answer)
+
+
+def test_a_cutoff_that_leaves_no_answer_at_all_stops(tmp_path):
+    params = small_run(tmp_path, cutoff=8)
+    with pytest.raises(InputError, match="no training row has an answer token within 8 tokens"):
+        training.train(params)
+    assert not (tmp_path / "train" / "adapter").exists()
+
+
+def test_an_unknown_target_names_the_layers_there_are(tmp_path):
+    params = small_run(tmp_path, lora_targets=["query_key_value"])
+    with pytest.raises(InputError, match=r"query_key_value.*down_proj.*q_proj"):
+        training.train(params)
+
+
+def test_without_a_mixture_the_message_names_the_stage_that_makes_it(tmp_path):
+    with pytest.raises(InputError, match=r"mix/train.jsonl: stage 'mix' makes it"):
+        training.train(TrainParams(run_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "model_type, targets, layers",
+    [
+        # By hand, per decoder layer. Falcon: query_key_value, dense, dense_h_to_4h, dense_4h_to_h.
+        ("falcon", ["query_key_value"], 2 * 4),
+        # LLaMA and Qwen 2: q, k, v, o, gate, up, down.
+        ("llama", ["q_proj", "v_proj"], 2 * 7),
+        ("qwen2", ["all-linear"], 2 * 7),
+    ],
+)
+def test_other_models_are_trained_and_answer(tmp_path, model_type, targets, layers):
+    """A small model of the real class with random weights, saved to a folder as any model of a user's would be."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from safety_nb import generation
+    from safety_nb.schema import GenerateParams
+
+    tokenizer = models.load_tokenizer("tiny")
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "num_key_value_heads": 2,
+    }
+    config = AutoConfig.for_model(
+        model_type,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **sizes,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    base = str(tmp_path / "model")
+    models.check(base)
+    params = small_run(tmp_path / "run", base_model=base, lora_targets=targets)
+    record = training.train(params)
+    assert record.four_bit_layers == layers
+    asked = GenerateParams(
+        run_dir=params.run_dir, base_model=base, evaluation=["tiny-facts"], max_new_tokens=4, generation_batch_size=16
+    )
+    assert len(generation.generate(asked)) == 40
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("no-such-model", "is not known"),
+        ("a/b/c", "is not known"),
+        ("./missing/model", "is not known"),
+    ],
+)
+def test_an_unknown_model_is_told_with_the_choices(name, message):
+    with pytest.raises(InputError, match=message) as error:
+        models.check(name)
+    assert "'tiny'" in str(error.value)
+
+
+def test_a_folder_without_a_model_is_told(tmp_path):
+    with pytest.raises(InputError, match="holds no config.json"):
+        models.check(str(tmp_path))
+
+
+def test_a_hub_model_that_cannot_be_reached_is_told():
+    # HF_HUB_OFFLINE is set for all tests.
+    with pytest.raises(InputError, match="no copy of it is cached here"):
+        models.check("nobody/no-such-model")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_dtype_follows_the_compute_capability():
+    expected = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+    assert models.compute_dtype("cuda") == expected
+
+
+@pytest.mark.gpu
+def test_training_runs_on_a_gpu(tmp_path):
+    record = training.train(small_run(tmp_path))
+    assert record.device == "cuda" and record.four_bit_layers == 28
