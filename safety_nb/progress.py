@@ -84,32 +84,37 @@ def stage_progress(run: runs.RunFolder) -> tuple[float, str]:
 
 
 def print_status(root: Path) -> None:
-    """Print a table of the runs below a folder: the state of each stage, how long ago it ended, and causes."""
+    """Print a table of the runs below a folder: each stage's time or state, how long ago it changed, and causes."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     ledgers = sorted(path for path in root.rglob("run.json") if len(path.relative_to(root).parts) <= 3)
     if not ledgers:
         print(f"No runs below {root} yet; `safety-nb run params/tiny.yaml` makes one.")
         return
-    table = Table("run", *STAGE_NAMES, "changed", "cause", title=escape(f"Runs below {root}"), title_justify="left")
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", *STAGE_NAMES, "changed"):
+        table.add_column(column, no_wrap=True)
+    causes = []
     for path in ledgers:
         run = runs.RunFolder(path.parent)
+        name = str(path.parent.relative_to(root)) if path.parent != root else root.name
         stages = runs.read_ledger(run)["stages"]
-        states = [_stage_cell(stages.get(name, {}), name, run) for name in STAGE_NAMES]
-        causes = [f"{name}: {stages[name]['cause']}" for name in stages if stages[name].get("cause")]
-        age = f"{_age(time.time() - path.stat().st_mtime)} ago"
-        # Names and messages may hold brackets, which rich would take for its markup.
-        table.add_row(escape(str(path.parent.relative_to(root))), *states, age, escape(" ".join(causes)))
+        cells = [_stage_cell(stages.get(stage, {}), stage, run) for stage in STAGE_NAMES]
+        table.add_row(name, *cells, f"{_age(time.time() - path.stat().st_mtime)} ago")
+        causes += [f"{name}, {stage}: {entry['cause']}" for stage, entry in stages.items() if entry.get("cause")]
+    Console().print(f"Runs below {root} (a time is what a finished stage took)", highlight=False, soft_wrap=True)
     Console().print(table)
+    for cause in causes:
+        Console().print(cause, highlight=False, markup=False, soft_wrap=True)
 
 
 def _stage_cell(entry: dict, name: str, run: runs.RunFolder) -> str:
     state = entry.get("state", "waiting")
     if state == "running":
-        return stage_progress(run)[1].replace(f"{name}, ", "")
-    return f"{state} {_clock(entry['wall_seconds'])}" if "wall_seconds" in entry else state
+        done, note = stage_progress(run)
+        return f"{done % 1:.0%}" if "left" in note else "running"
+    return {"waiting": "-", runs.DONE: _clock(entry.get("wall_seconds", 0))}.get(state, state)
 
 
 def _clock(seconds: float) -> str:

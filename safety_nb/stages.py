@@ -80,14 +80,23 @@ def make_missing(stage: str, params: schema.Parameters) -> runs.RunFolder:
     Only in the default run folder: in one the user named, a missing input is an error of the stage itself.
     """
     run = runs.open_run(params.run_dir)
-    if params.run_dir:
-        return run
     for earlier in STAGES[: STAGE_NAMES.index(stage)]:
-        if not all((run.root / name).exists() for name in earlier.outputs):
+        if not params.run_dir and not all((run.root / name).exists() for name in earlier.outputs):
             print(f"{run.root} has no results of stage {earlier.name!r} yet: making those of the miniature.")
             module, function = earlier.function.split(":")
             getattr(importlib.import_module(module), function)(earlier.params())
+        if _is_outdated(run, earlier):
+            print(f"Careful: {', '.join(earlier.inputs)} changed after stage {earlier.name!r}; execute it again first.")
     return run
+
+
+def _is_outdated(run: runs.RunFolder, stage: Stage) -> bool:
+    """Whether an input of a stage is newer than its outputs, as when a mixture is drawn anew by hand."""
+    inputs, outputs = (
+        [path.stat().st_mtime_ns for path in (run.root / name for name in names) if path.exists()]
+        for names in (stage.inputs, stage.outputs)
+    )
+    return bool(inputs and outputs) and max(inputs) > max(outputs)
 
 
 def stage_named(name: str) -> Stage:

@@ -1,4 +1,4 @@
-"""Parameters: what is refused, in which words, and how sweeps and the notebooks' parameters cells come of the schema."""
+"""Parameters: what is refused, in which words, and how sweeps and parameters cells come of the schema."""
 
 import io
 import tokenize

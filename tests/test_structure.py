@@ -119,13 +119,6 @@ def test_imports_have_no_cycle():
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
-def test_nothing_imports_a_notebook_and_no_notebook_another():
-    texts = [path.read_text() for path in (*MODULES.values(), *NOTEBOOKS)]
-    assert [
-        text for text in texts if re.search(r"^\s*\"?(%run|%load|import_ipynb|import nbimporter)", text, re.M)
-    ] == []
-
-
 def test_contributing_lists_every_module():
     rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     listed = set(re.findall(r"`(\w+)(?:\.py|/)`", " ".join(rows)))
