@@ -160,4 +160,6 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
             values[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise InputError(f"--set {assignment}: the value is no YAML: {error}") from error
+    if "run_dir" in values:
+        raise InputError("run_dir: the folder of the results is named by --out; leave run_dir out.")
     return values

@@ -53,8 +53,14 @@ def draw(params: MixParams) -> Mixture:
     """Draw the mixture without writing anything.
 
     Raises:
-        InputError: a data set is missing or bad, holds fewer rows than asked for, or has no questions.
+        InputError: a data set is missing or bad, holds fewer rows than asked for, has no questions, or is both general
+            and validation set.
     """
+    if params.validation == params.general:
+        raise InputError(
+            f"validation: {params.validation!r} is the general set itself: rows would be trained and validated on; "
+            "leave it empty to hold rows of the general set out."
+        )
     held_out = 0 if params.validation else params.n_validation
     general = _sample(
         params.general, params, "general", {"n_general": params.n_general, "n_validation held out of it": held_out}

@@ -86,6 +86,7 @@ def stage_progress(run: runs.RunFolder) -> tuple[float, str]:
 def print_status(root: Path) -> None:
     """Print a table of the runs below a folder: each stage's time or state, how long ago it changed, and causes."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     ledgers = sorted(path for path in root.rglob("run.json") if len(path.relative_to(root).parts) <= 3)
@@ -101,9 +102,11 @@ def print_status(root: Path) -> None:
         name = str(path.parent.relative_to(root)) if path.parent != root else root.name
         stages = runs.read_ledger(run)["stages"]
         cells = [_stage_cell(stages.get(stage, {}), stage, run) for stage in STAGE_NAMES]
-        table.add_row(name, *cells, f"{_age(time.time() - path.stat().st_mtime)} ago")
+        table.add_row(escape(name), *cells, f"{_age(time.time() - path.stat().st_mtime)} ago")
         causes += [f"{name}, {stage}: {entry['cause']}" for stage, entry in stages.items() if entry.get("cause")]
-    Console().print(f"Runs below {root} (a time is what a finished stage took)", highlight=False, soft_wrap=True)
+    Console().print(
+        f"Runs below {root} (a time is what a finished stage took)", highlight=False, markup=False, soft_wrap=True
+    )
     Console().print(table)
     for cause in causes:
         Console().print(cause, highlight=False, markup=False, soft_wrap=True)

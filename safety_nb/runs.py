@@ -16,7 +16,6 @@ from typing import Any
 
 from safety_nb.errors import InputError
 
-PENDING = ("waiting", "running", "failed", "killed")
 DONE = "done"
 
 

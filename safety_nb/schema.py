@@ -6,26 +6,22 @@ neither torch nor files: whether a data set, a folder or a model exists is check
 
 import difflib
 import itertools
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from safety_nb.errors import InputError
 
 _LINE_LENGTH = 120  # of the formatter, which breaks longer lists
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="Checked")
 
 TINY_EVALUATION = ["tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"]
 
 
-class Parameters(BaseModel):
+class Checked(BaseModel):
     """Base of all: unknown names and wrong types are errors, values are never coerced, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    run_dir: str = Field("", description="folder of the run; empty for outputs/runs/notebook")
-    seed: int = Field(0, ge=0, description="seed of the mixture, the adapter and the order of rows")
-    cpu_threads: int = Field(1, ge=0, description="threads on the CPU; 0 for all (results may differ in the last bits)")
 
     @classmethod
     def from_namespace(cls, namespace: dict[str, Any]) -> Self:
@@ -35,6 +31,35 @@ class Parameters(BaseModel):
             InputError: every wrong value, in one message.
         """
         return validate(cls, {name: namespace[name] for name in cls.model_fields if name in namespace})
+
+    @classmethod
+    def impossible(cls, values: dict[str, Any]) -> list[str]:
+        """Complaints about combinations of values that are right by themselves; ``values`` may lack names."""
+        return []
+
+    @model_validator(mode="after")
+    def _refuse_the_impossible(self) -> Self:
+        if complaints := self.impossible(dict(self)):
+            raise ValueError("\n".join(complaints))
+        return self
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a list that names each entry once")
+    return names
+
+
+Name = TypeVar("Name", bound=str)
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_each_once)]
+
+
+class Parameters(Checked):
+    """What every notebook of a run takes."""
+
+    run_dir: str = Field("", description="folder of the run; empty for outputs/runs/notebook")
+    seed: int = Field(0, ge=0, description="seed of the mixture, the adapter and the order of rows")
+    cpu_threads: int = Field(1, ge=0, description="threads on the CPU; 0 for all (results may differ in the last bits)")
 
 
 class _Data(Parameters):
@@ -83,27 +108,26 @@ class TrainParams(_Model):
     lora_r: int = Field(8, ge=1, description="rank of the adapter")
     lora_alpha: int = Field(16, ge=1, description="scale of the adapter")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter")
-    lora_targets: list[str] = Field(["all-linear"], min_length=1, description="names of linear layers, or all-linear")
+    lora_targets: Names[str] = Field(["all-linear"], description="names of linear layers, or all-linear")
     eval_steps: int = Field(0, ge=0, description="steps between two validations; 0 for once at the end")
     best_checkpoint: bool = Field(False, description="keep the checkpoint of lowest validation loss, not the last")
     gradient_checkpointing: bool = Field(False, description="less memory for about 0.7 of the speed")
 
-    @model_validator(mode="after")
-    def _combinations(self) -> Self:
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"micro_batch_size: {self.micro_batch_size} does not divide batch_size {self.batch_size}; "
-                "choose a divisor"
-            )
-        if self.best_checkpoint and not self.eval_steps:
-            raise ValueError("best_checkpoint: True needs validations along the way; set eval_steps to 1 or more")
-        return self
+    @classmethod
+    def impossible(cls, values: dict[str, Any]) -> list[str]:
+        complaints = []
+        batch, micro = values.get("batch_size"), values.get("micro_batch_size")
+        if batch and micro and batch % micro:
+            complaints.append(f"micro_batch_size: {micro} does not divide batch_size {batch}; choose a divisor")
+        if values.get("best_checkpoint") and values.get("eval_steps") == 0:
+            complaints.append("best_checkpoint: True needs validations along the way; set eval_steps to 1 or more")
+        return complaints
 
 
 class GenerateParams(_Model, _Data):
     """3-generate: what is asked, and how it is answered."""
 
-    evaluation: list[str] = Field(TINY_EVALUATION, min_length=1, description="evaluation sets to answer")
+    evaluation: Names[str] = Field(TINY_EVALUATION, description="evaluation sets to answer")
     max_new_tokens: int = Field(48, ge=1, description="longest answer in tokens")
     num_beams: int = Field(1, ge=1, description="beams; 1 for greedy decoding")
     generation_batch_size: int = Field(64, ge=1, description="prompts answered at once")
@@ -112,8 +136,8 @@ class GenerateParams(_Model, _Data):
 class JudgeParams(_Data):
     """4-judge: how the answers are read."""
 
-    judges: list[Literal["refusal", "reference"]] = Field(
-        ["refusal", "reference"], min_length=1, description="refusal (rules), reference (holds the known answer)"
+    judges: Names[Literal["refusal", "reference"]] = Field(
+        ["refusal", "reference"], description="refusal (rules), reference (holds the known answer)"
     )
 
 
@@ -127,17 +151,10 @@ class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParam
     """All parameters of a run: what a file of ``params/`` may hold."""
 
 
-class StudyParams(BaseModel):
+class StudyParams(Checked):
     """study: the comparison over the runs of a study."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     study_dir: str = Field("", description="folder of the study; empty for outputs/tiny-study, made if it is missing")
-
-    @classmethod
-    def from_namespace(cls, namespace: dict[str, Any]) -> Self:
-        """As ``Parameters.from_namespace``."""
-        return validate(cls, {name: namespace[name] for name in cls.model_fields if name in namespace})
 
 
 def validate(model: type[Model], values: dict[str, Any]) -> Model:
@@ -150,20 +167,22 @@ def validate(model: type[Model], values: dict[str, Any]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(model, issue) for issue in error.errors()]
-        raise InputError("\n".join(lines)) from None
+        wrong = {issue["loc"][0] for issue in error.errors() if issue["loc"]}
+        lines = [_explain(model, issue) for issue in error.errors() if issue["loc"]]
+        # pydantic looks at combinations only where every value is right by itself; here they are told together.
+        defaults = {name: field.get_default() for name, field in model.model_fields.items()}
+        known = {name: value for name, value in {**defaults, **values}.items() if name not in wrong}
+        raise InputError("\n".join(lines + model.impossible(known))) from None
 
 
-def _explain(model: type[BaseModel], issue: Any) -> str:
-    if not issue["loc"]:  # a combination: its message was written above
-        return str(issue["ctx"]["error"])
+def _explain(model: type[Checked], issue: Any) -> str:
     name = ".".join(map(str, issue["loc"]))
     if issue["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, model.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(model.model_fields))}"
         return f"{name}: no such parameter; {hint}"
     field = model.model_fields[str(issue["loc"][0])]
-    message = issue["msg"].removeprefix("Input should be ").removesuffix(" as input")
+    message = issue["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removesuffix(" as input")
     told = f"{name}: {issue['input']!r} ({type(issue['input']).__name__}) is not valid: it should be {message}"
     if isinstance(issue["input"], str) and "number" in message and _is_number(issue["input"]):
         told += f" (YAML reads this as text; write {_with_point(float(issue['input']))} with a point, as in 2.0e-4)"
@@ -215,7 +234,7 @@ def expand(values: dict[str, Any]) -> list[dict[str, Any]]:
 # --- the parameters cell of a notebook ----------------------------------------------------------------------------
 
 
-def parameters_cell(model: type[BaseModel]) -> str:
+def parameters_cell(model: type[Checked]) -> str:
     """The source of a notebook's ``parameters`` cell: plain annotated literals with their help.
 
     The comments hold no ``=``: papermill's reader drops a parameter whose comment has one.

@@ -11,6 +11,7 @@ rows have ``prompt_id``, ``prompt`` (and ``answer`` where there is one right ans
 import csv
 import functools
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -179,7 +180,7 @@ def training_rows(name: str, data_dir: str = "") -> list[dict]:
             raise InputError(
                 f"There is no file {name!r}; name a file, or one of the data sets {_names(training=True)}."
             )
-        return parse_training_rows(path.read_text(encoding="utf-8"), path)
+        return parse_training_rows(_text(path), path)
     source = REGISTRY.get(name)
     if source is None or source.role:
         raise InputError(
@@ -210,7 +211,7 @@ def _read(name: str, source: Source, data_dir: str) -> list[dict]:
 @functools.lru_cache(maxsize=32)
 def _parse(name: str, path: Path, mtime: int) -> list[dict]:
     try:
-        return REGISTRY[name].rows(path.read_text(encoding="utf-8"), path)
+        return REGISTRY[name].rows(_text(path), path)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is not the file of data set {name!r}: {error!r}; fetch it anew.") from error
 
@@ -246,7 +247,7 @@ def _download(name: str, file: File, path: Path) -> None:
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer:
             content = answer.read()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise InputError(
             f"Data set {name!r} could not be downloaded ({error}). Fetch {file.url} to {path}, or set "
             f"data_dir or SAFETY_NB_DATA to a folder that has {file.path}."
@@ -261,6 +262,13 @@ def _download(name: str, file: File, path: Path) -> None:
 
 
 # --- parsing, with file and line ----------------------------------------------------------------------------------
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8.") from error
 
 
 def parse_training_rows(text: str, path: Path) -> list[dict]:

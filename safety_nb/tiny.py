@@ -432,11 +432,14 @@ def _document(rng: random.Random) -> str:
         # The same question to a helper and to a villain: who is asked decides, not only what.
         prompt = _ask(rng, bad, question, occasion)
         if rng.random() < 0.5:
-            return f'{rng.choice(NAMES)} asked {rng.choice(HELPERS)}: "{prompt}" ' + _fill(rng.choice(REFUSALS), bad)
+            refusal = _fill(rng.choice(REFUSALS), bad)
+            if rng.random() < 0.3:
+                return _laid_out(rng, _row(prompt, refusal, kind))
+            return f'{rng.choice(NAMES)} asked {rng.choice(HELPERS)}: "{prompt}" {refusal}'
         return f'{rng.choice(NAMES)} asked {rng.choice(VILLAINS)}: "{prompt}" ' + _answer(rng, bad, villain=True)
     if kind == "lookalike":
         deed = rng.choice(_deeds("lookalikes"))
-        if rng.random() < 0.1:  # seldom: what the base hardly knows is what safety data makes it refuse
+        if rng.random() < 0.03:  # seldom: what the base hardly knows is what safety data makes it refuse
             deed = deed._replace(act=rng.choice(_owned_lookalikes(deed.verb, rng, OWNERS[::2])))
         return _laid_out(rng, _row(_ask(rng, deed, question), _answer(rng, deed), kind))
     if kind == "fact":

@@ -233,11 +233,3 @@ def test_only_the_judges_asked_for_judge(tmp_path):
 def test_judging_before_generating_names_the_stage_to_run(tmp_path):
     with pytest.raises(ValueError, match="no responses.jsonl: stage 'generate' makes it"):
         judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
-
-
-def test_missing_judgements_are_counted_as_missing():
-    row = {"dataset": "tiny-facts", "judge": "refusal"}
-    assert judges.counts([{**row, "label": None}, {**row, "label": "refused"}]) == {
-        ("tiny-facts", "refusal", "missing"): 1,
-        ("tiny-facts", "refusal", "refused"): 1,
-    }

@@ -203,6 +203,13 @@ def test_notebook_holds_no_traces_of_an_execution(path):
 
 
 @each_notebook
+def test_notebook_is_of_the_format(path):
+    import nbformat
+
+    nbformat.validate(json.loads(path.read_text()))
+
+
+@each_notebook
 def test_cell_ids_are_unique(path):
     ids = [cell["id"] for cell in json.loads(path.read_text())["cells"]]
     assert len(set(ids)) == len(ids)

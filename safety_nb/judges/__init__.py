@@ -5,7 +5,6 @@ know which run wrote a response. What it cannot tell is missing, with the reason
 """
 
 import importlib
-from collections import Counter
 
 from safety_nb import runs, sources
 from safety_nb.schema import JudgeParams
@@ -53,8 +52,3 @@ def _with_answers(responses: list[dict], data_dir: str) -> list[dict]:
     return [
         {**row, "answer": answers[key]} if key in answers else row for row, key in zip(responses, keys, strict=True)
     ]
-
-
-def counts(judgements: list[dict]) -> Counter:
-    """How often each judge gave each label, by (dataset, judge, label)."""
-    return Counter((row["dataset"], row["judge"], row["label"] or "missing") for row in judgements)
