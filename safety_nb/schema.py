@@ -4,6 +4,7 @@ One pydantic model a notebook. Their defaults are the embedded miniature, so tha
 neither torch nor files: whether a data set, a folder or a model exists is checked by the modules that own them.
 """
 
+import ast
 import difflib
 import itertools
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -25,12 +26,15 @@ class Checked(BaseModel):
 
     @classmethod
     def from_namespace(cls, namespace: dict[str, Any]) -> Self:
-        """Check the values a notebook's parameters cell left in its ``globals()``.
+        """Check the values a notebook's parameters cell, and papermill's after it, left in its ``globals()``.
+
+        papermill only warns about a name the notebook does not know, and runs on with the default; here it is an error.
 
         Raises:
-            InputError: every wrong value, in one message.
+            InputError: every wrong value and unknown name, in one message.
         """
-        return validate(cls, {name: namespace[name] for name in cls.model_fields if name in namespace})
+        names = [*cls.model_fields, *_injected_names(namespace.get("In", []))]
+        return validate(cls, {name: namespace[name] for name in names if name in namespace})
 
     @classmethod
     def impossible(cls, values: dict[str, Any]) -> list[str]:
@@ -201,6 +205,19 @@ def _with_point(number: float) -> str:
     """The number as YAML reads it: Python writes 1e-05, which is text there."""
     text = repr(number)
     return text if "." in text else text.replace("e", ".0e")
+
+
+def _injected_names(executed: list[str]) -> list[str]:
+    """Names that papermill's injected cell assigned, found among the cells IPython has executed."""
+    injected = [source for source in executed if source.startswith("# Parameters\n")]
+    return [
+        target.id
+        for source in injected
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
 
 
 # --- sweeps -------------------------------------------------------------------------------------------------------

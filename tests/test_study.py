@@ -104,6 +104,14 @@ def test_a_notebook_checks_its_parameters_itself(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_notebook_refuses_a_parameter_it_does_not_know(tmp_path):
+    # papermill itself only warns and runs on with the default.
+    book = papermill("1-mix", tmp_path, "-p", "saftey_n", "5", status=1)
+    (error,) = [output for cell in book.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    assert error.ename == "InputError" and "saftey_n: no such parameter" in error.evalue
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_run_all_works_from_the_notebooks_folder(tmp_path):
     # What JupyterLab's Run All does: every cell in order, in the notebook's own folder, nothing injected.
     from nbclient import NotebookClient
