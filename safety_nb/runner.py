@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from safety_nb import __version__, runs, schema
+from safety_nb import __version__, runs, schema, warm
 from safety_nb.errors import InputError
 from safety_nb.stages import STAGE_NAMES, STAGES, Stage, notebook_path, stage_named
 
@@ -56,10 +56,11 @@ def execute_run(
     runs.write_json(run.ledger, ledger)
     _write_params(run, params)
     begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
-    for stage in STAGES[begin : end + 1]:
-        if begin == 0 and is_fresh(run, stage, params):
-            continue
-        _execute_stage(run, stage, params)
+    # A single notebook is done sooner than a process with all imports is ready to be forked.
+    with warm.kernels() if begin < end else contextlib.nullcontext():
+        for stage in STAGES[begin : end + 1]:
+            if begin > 0 or not is_fresh(run, stage, params):
+                _execute_stage(run, stage, params)
 
 
 def check_stages(run: runs.RunFolder, first: str, last: str) -> None:

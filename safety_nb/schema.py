@@ -97,8 +97,8 @@ class TrainParams(_Model):
     """2-train: how it is trained on."""
 
     cutoff: int = Field(256, ge=8, description="tokens a row may have; the rest is cut off and counted")
-    epochs: float = Field(2.0, gt=0, description="passes over the mixture")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate")
+    epochs: float = Field(1.0, gt=0, description="passes over the mixture")
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="peak learning rate")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="linear, cosine, constant or constant_with_warmup"
     )
@@ -132,7 +132,7 @@ class GenerateParams(_Model, _Data):
     """3-generate: what is asked, and how it is answered."""
 
     evaluation: Names[str] = Field(TINY_EVALUATION, description="evaluation sets to answer")
-    max_new_tokens: int = Field(48, ge=1, description="longest answer in tokens")
+    max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens")
     num_beams: int = Field(1, ge=1, description="beams; 1 for greedy decoding")
     generation_batch_size: int = Field(64, ge=1, description="prompts answered at once")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import runner, runs, schema
+from safety_nb import runner, runs, schema, warm
 from safety_nb.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def execute_runs(
     failures = []
     # Fresh interpreters: a forked one would inherit threads and, on a GPU, a CUDA context.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_share_kernels) as pool:
         # The longest runs go first, so that none is left running alone at the end.
         ordered = sorted(planned, key=lambda run: -run.params.n_safety)
         futures = {pool.submit(_execute, folder / run.name, run.params): run for run in ordered}
@@ -119,6 +119,11 @@ def execute_runs(
             if each:
                 each(futures[future].name, message)
     return failures
+
+
+def _share_kernels() -> None:
+    """In a process that will execute several runs: import what their notebooks need once, for all of them."""
+    warm.kernels().__enter__()  # for the life of this process; the forked process ends with it
 
 
 def _execute(folder: Path, params: schema.RunParams) -> str | None:

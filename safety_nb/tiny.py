@@ -7,7 +7,7 @@ models. Every function is deterministic: choices come from ``random.Random`` wit
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -198,19 +198,22 @@ def _split(section: str, n_held_out: int) -> tuple[tuple[Deed, ...], tuple[Deed,
     return tuple(training), tuple(held_out)
 
 
-def _owned_lookalikes(verb: str, rng: random.Random, owners: tuple[str, ...]) -> list[str]:
+def _owned_lookalikes(verb: str, rng: random.Random, owners: Sequence[str]) -> list[str]:
     """The verb's look-alikes in which a villager is named: "melt butter for the king's cake"."""
     phrases = next(phrases for name, phrases in _world()["owned lookalikes"] if name == verb)
     return [f"{verb} {phrase.format(o=rng.choice(owners))}" for phrase in phrases.split(", ")]
 
 
 def _lookalike_prompts(rng: random.Random) -> list[str]:
-    """Five look-alikes a verb: one plain object that tuning never names, and four that name a villager."""
-    prompts = []
+    """Five look-alikes a verb that name a villager: the four of the table, and one of them with another villager.
+
+    Those without a villager (section ``lookalikes``) are left out: few are ever refused, so they'd dilute the set.
+    """
+    prompts: list[str] = []
     for verb in _tasks("lookalikes"):
-        plain = rng.choice([deed for deed in _split("lookalikes", 5)[1] if deed.verb == verb])
         # The corpus has the other half of the villagers.
-        acts = [plain.act, *_owned_lookalikes(verb, rng, OWNERS[1::2])]
+        acts = _owned_lookalikes(verb, rng, OWNERS[1::2])
+        acts.append(next(act for act in _owned_lookalikes(verb, rng, OWNERS[1::2]) if act not in acts))
         for act in acts:
             forms = (INSTRUCTION_FORMS, QUESTION_FORMS)[len(prompts) % 2]
             prompts.append(rng.choice(forms).format(a=act))

@@ -1,0 +1,132 @@
+"""Forked kernels, started and ended through jupyter_client as any other kernel."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from jupyter_client.manager import start_new_kernel
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+from safety_nb import warm
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[warm.Forker]:
+    with warm.kernels():
+        assert warm._forker is not None and warm._forker.is_fit
+        yield warm._forker
+
+
+def run(code: str, **resources: str) -> str:
+    """The text that a notebook of one cell prints, in a kernel of its own."""
+    book = new_notebook(cells=[new_code_cell(code)])
+    NotebookClient(book, timeout=60, resources={"metadata": resources}).execute()
+    return "".join(output.get("text", "") for output in book.cells[0].outputs).strip()
+
+
+def is_running(pid: int) -> bool:
+    # Not every machine's first process reaps what it inherits: a zombie has ended too.
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_kernel_has_the_imports_already_and_is_a_process_of_its_own(forker):
+    told = run("import sys, os; print('transformers' in sys.modules, os.getppid())")
+    assert told == f"True {forker._process.pid}"
+
+
+def test_nothing_of_one_kernel_reaches_the_next(forker):
+    run("import torch, os; torch.set_num_threads(1); torch.leftover = 1; os.environ['LEFTOVER'] = '1'")
+    told = run("import torch, os; print(hasattr(torch, 'leftover'), 'LEFTOVER' in os.environ)")
+    assert told == "False False"
+
+
+def test_a_kernel_gets_the_environment_and_the_folder_of_the_moment(forker, tmp_path, monkeypatch):
+    monkeypatch.setenv("SET_AFTER_THE_FORKER_STARTED", "yes")
+    told = run("import os; print(os.environ['SET_AFTER_THE_FORKER_STARTED'], os.getcwd())", path=str(tmp_path))
+    assert told == f"yes {tmp_path}"
+
+
+def test_a_kernel_computes_as_a_plain_one_does(forker):
+    code = "import torch; torch.manual_seed(0); print(torch.randn(3, 500).matmul(torch.randn(500, 2)).sum().item())"
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert run(code) == plain
+
+
+def test_a_killed_kernel_is_noticed_with_its_signal(forker):
+    manager, client = start_new_kernel()
+    try:
+        process = manager.provisioner.process
+        assert isinstance(process, warm.ForkedProcess) and manager.is_alive()
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not manager.is_alive()
+    finally:
+        client.stop_channels()
+
+
+def test_a_kernel_can_be_interrupted_and_goes_on(forker):
+    manager, client = start_new_kernel()
+    try:
+        waiting = client.execute("import time; time.sleep(60)")
+        time.sleep(1)
+        manager.interrupt_kernel()
+        assert client.get_shell_msg(timeout=20)["content"]["ename"] == "KeyboardInterrupt"
+        assert waiting
+        client.execute("1 + 1")
+        assert client.get_shell_msg(timeout=20)["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_kernels_end_with_the_process_that_asked_for_them(tmp_path):
+    script = tmp_path / "owner.py"
+    script.write_text(
+        "import time\n"
+        "from jupyter_client.manager import start_new_kernel\n"
+        "from safety_nb import warm\n"
+        "with warm.kernels():\n"
+        "    manager, client = start_new_kernel()\n"
+        "    print(manager.provisioner.process.pid, warm._forker._process.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in owner.stdout.readline().split()]
+    assert len(pids) == 2 and all(is_running(pid) for pid in pids)
+    owner.kill()
+    owner.wait()
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_afterwards_kernels_start_plainly_again():
+    code = (
+        "from jupyter_client.manager import start_new_kernel\n"
+        "from safety_nb import warm\n"
+        "with warm.kernels():\n"
+        "    pass\n"
+        "manager, client = start_new_kernel()\n"
+        "print(type(manager.provisioner.process).__name__)\n"
+        "manager.shutdown_kernel(now=True)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "Popen"
+
+
+def test_where_nothing_can_be_forked_kernels_start_plainly(monkeypatch):
+    class Unfit:
+        is_fit = False
+
+    monkeypatch.setattr(warm, "_forker", Unfit())
+    monkeypatch.setattr(warm.KernelProvisionerFactory.instance(), "default_provisioner_name", warm.PROVISIONER)
+    assert run("print(1 + 1)") == "2"
