@@ -4,6 +4,7 @@ Knows nothing of machine learning.
 """
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -121,9 +122,12 @@ def execute_runs(
     return failures
 
 
+_for_life = contextlib.ExitStack()  # what stays open until a process of the pool ends
+
+
 def _share_kernels() -> None:
     """In a process that will execute several runs: import what their notebooks need once, for all of them."""
-    warm.kernels().__enter__()  # for the life of this process; the forked process ends with it
+    _for_life.enter_context(warm.kernels())
 
 
 def _execute(folder: Path, params: schema.RunParams) -> str | None:

@@ -99,10 +99,12 @@ def test_kernels_end_with_the_process_that_asked_for_them(tmp_path):
         "    time.sleep(600)\n"
     )
     owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    pids = [int(pid) for pid in owner.stdout.readline().split()]
-    assert len(pids) == 2 and all(is_running(pid) for pid in pids)
-    owner.kill()
-    owner.wait()
+    try:
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
+        assert len(pids) == 2 and all(is_running(pid) for pid in pids)
+    finally:
+        owner.kill()
+        owner.wait()
     deadline = time.monotonic() + 20
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline
