@@ -47,8 +47,9 @@ def test_an_answer_does_not_depend_on_the_prompts_beside_it(trained):
 def test_an_answer_that_ends_by_itself_is_told_from_one_cut_off(trained):
     rows = answers(trained)
     assert {row["finish"] for row in rows} >= {"stop"}
-    assert all(1 <= row["new_tokens"] <= 48 for row in rows)
-    assert all(row["new_tokens"] == 48 for row in rows if row["finish"] == "length")
+    longest = GenerateParams().max_new_tokens
+    assert all(1 <= row["new_tokens"] <= longest for row in rows)
+    assert all(row["new_tokens"] == longest for row in rows if row["finish"] == "length")
     # Two tokens are too few for any answer of this world and its end token.
     short = answers(trained, max_new_tokens=2, evaluation=["tiny-ordinary"])
     assert {(row["finish"], row["new_tokens"]) for row in short} == {("length", 2)}
@@ -65,11 +66,16 @@ def test_beams_find_answers_too(trained):
 
 
 def test_the_adapter_is_in_use(trained, tmp_path):
-    # An adapter trained on nothing but one refusal must change the answers.
-    rows = [{"id": "a", "instruction": "x", "input": "", "output": "Never.", "source": "test", "form": "instruction"}]
-    runs.write_jsonl(tmp_path / "mix" / "train.jsonl", rows * 64)
+    # An adapter trained to answer these very prompts with one word that the base would not say.
+    rows = [
+        {"id": row["prompt_id"], "instruction": row["prompt"], "input": "", "output": "Never.", "source": "test"}
+        for row in sources.evaluation_rows("tiny-facts")
+    ]
+    runs.write_jsonl(tmp_path / "mix" / "train.jsonl", rows)
     runs.write_jsonl(tmp_path / "mix" / "validation.jsonl", [])
-    training.train(TrainParams(run_dir=str(tmp_path), epochs=6.0, learning_rate=5e-3))
+    training.train(
+        TrainParams(run_dir=str(tmp_path), epochs=12.0, batch_size=8, micro_batch_size=8, learning_rate=2e-3)
+    )
     assert {row["response"] for row in answers(tmp_path, evaluation=["tiny-facts"])} == {"Never."}
 
 

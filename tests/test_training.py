@@ -131,6 +131,9 @@ def test_the_trainer_is_given_labels_on_answers_only(tmp_path):
 
 def test_training_learns_and_leaves_what_it_says(tmp_path):
     params = small_run(tmp_path, epochs=6.0)
+    # Something the base has never read.
+    rows = [{**ROW, "id": str(number), "output": "Seven purple submarines.", "form": ""} for number in range(40)]
+    runs.write_jsonl(tmp_path / "mix" / "train.jsonl", rows)
     record = training.train(params)
     run = runs.open_run(params.run_dir)
     metrics = (tmp_path / "train" / "metrics.csv").read_text().splitlines()
