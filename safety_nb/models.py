@@ -3,6 +3,9 @@
 Knows neither data nor judging. torch, transformers, peft and bitsandbytes are imported inside the functions.
 """
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +195,22 @@ def add_adapter(
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with _without_peft_warning():
+        return get_peft_model(model, config)
 
 
 def load_tuned(base_model: str, adapter: Path, revision: str = "") -> Any:
     """Load the 4-bit base with a trained adapter on it, ready to generate."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(load_base(base_model, revision), str(adapter)).eval()
+    base = load_base(base_model, revision)
+    with _without_peft_warning():
+        return PeftModel.from_pretrained(base, str(adapter)).eval()
+
+
+@contextlib.contextmanager
+def _without_peft_warning() -> Iterator[None]:
+    """Keep a deprecation that concerns peft alone out of the notebooks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
