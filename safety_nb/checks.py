@@ -38,7 +38,8 @@ def check_folder(folder: Path, marker: str) -> None:
     """
     if folder.is_file():
         raise InputError(f"--out: {folder} is a file; name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    if visible and not (folder / marker).exists():
         raise InputError(
             f"--out: {folder} holds files that are none of ours (no {marker} among them); "
             "name a new or an empty folder, so that nothing of yours is overwritten."

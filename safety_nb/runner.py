@@ -45,17 +45,22 @@ def execute_run(
         first, last: the stages to begin and to end with.
 
     Raises:
-        InputError: unknown stage, ``first`` after ``last``, or a stage before ``first`` has not been done.
+        InputError: unknown stage, ``first`` after ``last``, a stage before ``first`` has not been done, or another
+            process works in the folder.
         StageFailed: a stage did not finish.
     """
     check_stages(run, first, last)
-    ledger = runs.read_ledger(run)
-    ledger.update(versions=_versions(), platform=platform.platform(), python=platform.python_version())
-    for stage in STAGES:
-        ledger["stages"].setdefault(stage.name, {"state": "waiting"})
-    runs.write_json(run.ledger, ledger)
-    _write_params(run, params)
-    begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
+    with runs.locked(run.root):
+        ledger = runs.read_ledger(run)
+        ledger.update(versions=_versions(), platform=platform.platform(), python=platform.python_version())
+        for stage in STAGES:
+            ledger["stages"].setdefault(stage.name, {"state": "waiting"})
+        runs.write_json(run.ledger, ledger)
+        _write_params(run, params)
+        _execute_stages(run, params, STAGE_NAMES.index(first), STAGE_NAMES.index(last))
+
+
+def _execute_stages(run: runs.RunFolder, params: schema.RunParams, begin: int, end: int) -> None:
     # A single notebook is done sooner than a process with all imports is ready to be forked.
     with warm.kernels() if begin < end else contextlib.nullcontext():
         for stage in STAGES[begin : end + 1]:
@@ -114,6 +119,7 @@ def _execute_stage(run: runs.RunFolder, stage: Stage, params: schema.RunParams) 
     except BaseException as error:
         state, cause = ending(error)
         runs.record_stage(run, stage.name, state=state, cause=cause, wall_seconds=_since(started))
+        _mark_unexecuted_cells(output, state, cause)
         if isinstance(error, Exception):
             raise StageFailed(
                 f"Stage {stage.name!r} of {run.root} {state}: {cause}. Its notebook: {output}. Log: {run.log}"
@@ -139,12 +145,48 @@ def ending(error: BaseException) -> tuple[str, str]:
     from papermill.exceptions import PapermillExecutionError
 
     if isinstance(error, DeadKernelError):
-        return "killed", "the kernel died (killed from outside, or out of memory)"
+        return "killed", "the kernel died: it was killed from outside, or the machine was out of memory"
     if isinstance(error, KeyboardInterrupt):
         return "killed", "interrupted"
     if isinstance(error, PapermillExecutionError):
-        return "failed", f"{error.ename}: {error.evalue}"
-    return "failed", f"{type(error).__name__}: {error}"
+        name, message = error.ename, str(error.evalue)
+    else:
+        name, message = type(error).__name__, str(error)
+    for sign, meaning in _CAUSES.items():
+        if sign in f"{name}: {message}":
+            return "failed", f"{meaning} ({name}: {next(iter(message.splitlines()), '')})"
+    return "failed", f"{name}: {message}"
+
+
+# What an error's name or message says about the machine, in words that say what to look at.
+_CAUSES = {
+    "OutOfMemoryError": "CUDA out of memory",
+    "CUDA out of memory": "CUDA out of memory",
+    "MemoryError": "the machine is out of memory",
+    "DefaultCPUAllocator: can't allocate memory": "the machine is out of memory",
+    "No space left on device": "the disk is full",
+    "Disk quota exceeded": "the disk is full",
+}
+
+
+def _mark_unexecuted_cells(output: Path, state: str, cause: str) -> None:
+    """In the copy of a notebook that did not finish, have the cells that never ran say so.
+
+    papermill calls all of them "completed" when the kernel dies.
+    """
+    if not output.is_file():
+        return
+    book = runs.read_json(output)
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    began = [cell for cell in cells if cell["metadata"].setdefault("papermill", {}).get("start_time")]
+    told = {id(cell): f"not executed: the notebook {state} before this cell" for cell in cells if cell not in began}
+    if state == "killed" and began:
+        told[id(began[-1])] = f"killed: {cause}"
+    for cell in cells:
+        if message := told.get(id(cell)):
+            cell["metadata"]["papermill"]["status"] = message.split(":")[0]
+            cell["outputs"].append({"output_type": "stream", "name": "stderr", "text": message.splitlines(True)})
+    runs.write_notebook(output, book)
 
 
 def execute_notebook(notebook: str, output: Path, values: dict[str, Any], log: Path) -> None:

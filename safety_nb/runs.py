@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -220,6 +221,32 @@ def require(run: RunFolder, names: Iterable[str], maker: str) -> None:
                 f"{run.root} has no {name}: stage {maker!r} makes it. Run it first, in the same run_dir, "
                 "or leave run_dir empty to work on the embedded miniature."
             )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's or a study's folder, so that two processes do not write into it at once.
+
+    The operating system lets go of the lock when its holder dies, however that happens.
+
+    Raises:
+        InputError: another process holds it; the message names it.
+    """
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    holder, lock = folder / ".holder", filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        raise InputError(f"{folder} is in use by {who}; wait for it, end it, or name another --out.") from None
+    try:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()} since {now}")
+        yield
+    finally:
+        lock.release()
 
 
 # --- progress -----------------------------------------------------------------------------------------------------

@@ -102,10 +102,20 @@ def execute_runs(
 
     Returns:
         Messages of the runs that failed.
+
+    Raises:
+        InputError: as ``plan``, or another process works in the folder.
     """
     planned = plan(values)
-    head = "# The study as it was asked for; `safety-nb study` on a copy of this file repeats it.\n"
-    runs.write_text(folder / "study.yaml", head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    with runs.locked(folder):
+        head = "# The study as it was asked for; `safety-nb study` on a copy of this file repeats it.\n"
+        runs.write_text(folder / "study.yaml", head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        return _execute_all(folder, planned, jobs, each or (lambda name, failure: None))
+
+
+def _execute_all(
+    folder: Path, planned: list[PlannedRun], jobs: int, each: Callable[[str, str | None], None]
+) -> list[str]:
     failures = []
     # Fresh interpreters: a forked one would inherit threads and, on a GPU, a CUDA context.
     context = multiprocessing.get_context("spawn")
@@ -117,8 +127,7 @@ def execute_runs(
             message = future.result()
             if message:
                 failures.append(message)
-            if each:
-                each(futures[future].name, message)
+            each(futures[future].name, message)
     return failures
 
 
@@ -134,7 +143,7 @@ def _execute(folder: Path, params: schema.RunParams) -> str | None:
     """Execute one run in this process; the message of its failure, or None."""
     try:
         runner.execute_run(runs.RunFolder(folder), params)
-    except runner.StageFailed as error:
+    except (runner.StageFailed, InputError) as error:
         return str(error)
     return None
 

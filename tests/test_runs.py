@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -272,3 +274,44 @@ def test_no_progress_to_be_read_is_none(text, run):
     if text is not None:
         runs.write_text(runs.progress_file(run), text)
     assert runs.read_progress(run) is None
+
+
+# --- the lock -----------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from safety_nb import runs
+with runs.locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_second_process_is_told_who_holds_the_folder(tmp_path, holder):
+    with pytest.raises(InputError, match=f"in use by process {holder.pid} on "), runs.locked(tmp_path):
+        pytest.fail("the folder was given to two processes")
+
+
+def test_lock_of_a_dead_process_is_taken_over(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    with runs.locked(tmp_path):
+        assert f"process {os.getpid()} on " in (tmp_path / ".holder").read_text()
+
+
+def test_lock_is_let_go_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), runs.locked(tmp_path):
+        raise RuntimeError
+    with runs.locked(tmp_path):
+        pass

@@ -262,6 +262,14 @@ def test_a_killed_kernel_is_told_from_a_failed_cell(tmp_path):
     assert run.returncode == 1 and "Stage 'train'" in told and "killed" in told
     entry = json.loads((tmp_path / "run/run.json").read_text())["stages"]["train"]
     assert entry["state"] == "killed"
+    # In the saved notebook the cells after the one that was killed say that they were not executed.
+    book = nbformat.read(tmp_path / "run/notebooks/2-train.ipynb", as_version=4)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    states = [cell.metadata.papermill.status for cell in cells]
+    killed = states.index("killed")
+    assert set(states[:killed]) == {"completed"} and "training.train" in cells[killed].source
+    assert len(states[killed + 1 :]) >= 1 and set(states[killed + 1 :]) == {"not executed"}
+    assert "not executed" in cells[-1].outputs[-1].text
 
 
 # --- real data ----------------------------------------------------------------------------------------------------

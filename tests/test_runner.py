@@ -1,0 +1,31 @@
+"""How the end of a stage is told."""
+
+import pytest
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from safety_nb import runner
+
+
+def cell_error(name: str, message: str) -> PapermillExecutionError:
+    return PapermillExecutionError(
+        cell_index=3, exec_count=3, source="x", ename=name, evalue=message, traceback=["Traceback"]
+    )
+
+
+@pytest.mark.parametrize(
+    "error, state, cause",
+    [
+        (cell_error("ValueError", "no"), "failed", "ValueError: no"),
+        (cell_error("OutOfMemoryError", "CUDA out of memory. Tried ..."), "failed", "CUDA out of memory ("),
+        (cell_error("MemoryError", ""), "failed", "the machine is out of memory ("),
+        (cell_error("RuntimeError", "DefaultCPUAllocator: can't allocate memory: ..."), "failed", "the machine is out"),
+        (cell_error("OSError", "[Errno 28] No space left on device: 'x'"), "failed", "the disk is full ("),
+        (OSError(28, "No space left on device"), "failed", "the disk is full (OSError: "),
+        (DeadKernelError("Kernel died"), "killed", "the kernel died"),
+        (KeyboardInterrupt(), "killed", "interrupted"),
+    ],
+)
+def test_each_ending_is_told_apart(error, state, cause):
+    told = runner.ending(error)
+    assert told[0] == state and told[1].startswith(cause)
