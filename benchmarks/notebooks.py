@@ -95,8 +95,10 @@ def measure(rounds: int) -> dict[str, list[float]]:
     for number in range(rounds + 1):
         for way, run in WAYS.items():
             with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch) / "run"
+                folder.mkdir()
                 started = time.perf_counter()
-                run(Path(scratch) / "run")
+                run(folder)
                 if number:
                     seconds[way].append(time.perf_counter() - started)
     return seconds
