@@ -4,8 +4,8 @@ Importing torch, transformers and peft takes a plain kernel longer than most sta
 and is forked for every notebook; each still gets a process of its own, with nothing in it but the imports.
 jupyter_client's kernel provisioners are the supported way to decide how a kernel's process starts.
 
-Knows nothing of stages. Where forking is not possible (no Linux, or an import that initialises CUDA), kernels start as
-they always do.
+Knows nothing of stages. Where forking is not known to be safe, kernels start as they always do: on systems other than
+Linux, and beside a GPU, because a fork does not survive an import that has talked to its driver.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -28,9 +29,12 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 PROVISIONER = "safety-nb-fork"  # its entry point is in pyproject.toml
 
 # What the notebooks import. None of it may start a thread of its own: a fork would have its locks and not its thread.
-IMPORTS = ("torch", "transformers", "pandas", "matplotlib.pyplot", "seaborn", "ipykernel.kernelapp", "nbformat")
-# bitsandbytes, and with it peft, initialises CUDA where there is a GPU; CUDA does not survive a fork.
-CPU_IMPORTS = ("bitsandbytes", "peft", "transformers.trainer")
+IMPORTS = (
+    *("torch", "transformers.trainer", "peft", "bitsandbytes"),
+    *("pandas", "matplotlib.pyplot", "seaborn", "ipykernel.kernelapp", "nbformat"),
+)
+# How the drivers of NVIDIA, of NVIDIA under WSL and of AMD show themselves, without asking any of them.
+_GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 
 
 # --- in the process that executes notebooks -----------------------------------------------------------------------
@@ -47,7 +51,7 @@ class Forker:
 
     @functools.cached_property
     def is_fit(self) -> bool:
-        """Whether it can be forked; waits until its imports are done."""
+        """Whether it can be forked: its imports went well. Waits until they are done."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(theirs.fileno())], pass_fds=[theirs.fileno()], start_new_session=True
@@ -110,6 +114,11 @@ class ForkedProcess:
 _forker: Forker | None = None
 
 
+def is_possible(devices: Path = Path("/dev")) -> bool:
+    """Whether kernels can be forked on this machine."""
+    return sys.platform == "linux" and not any(list(devices.glob(name)) for name in _GPU_DEVICES)
+
+
 @contextlib.contextmanager
 def kernels() -> Iterator[None]:
     """Have every kernel that this process starts in the body forked, where that is possible.
@@ -117,7 +126,7 @@ def kernels() -> Iterator[None]:
     Inside a body of the same kind it does nothing, so that several runs can share one forked process.
     """
     global _forker
-    if sys.platform != "linux" or _forker is not None:
+    if _forker is not None or not is_possible():
         yield
         return
     factory = KernelProvisionerFactory.instance()
@@ -149,12 +158,7 @@ def _serve(connection: socket.socket) -> None:
     """Import, then fork a kernel for every request until the other side goes away."""
     for name in IMPORTS:
         importlib.import_module(name)
-    import torch
-
-    if not torch.cuda.device_count():  # asks the driver, without initialising CUDA
-        for name in CPU_IMPORTS:
-            importlib.import_module(name)
-    _reply(connection, fit=not torch.cuda.is_initialized())
+    _reply(connection, fit=True)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)

@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from safety_nb import warm
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+pytestmark = pytest.mark.skipif(not warm.is_possible(), reason="kernels are forked on Linux, and not beside a GPU")
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +72,23 @@ def test_a_killed_kernel_is_noticed_with_its_signal(forker):
         client.stop_channels()
 
 
-def test_a_kernel_can_be_interrupted_and_goes_on(forker):
+def test_a_kernel_can_be_interrupted_and_goes_on(forker, tmp_path):
+    def reply(message: str) -> dict:
+        while True:  # others may come first
+            answer = client.get_shell_msg(timeout=20)
+            if answer["parent_header"].get("msg_id") == message:
+                return answer["content"]
+
     manager, client = start_new_kernel()
     try:
-        waiting = client.execute("import time; time.sleep(60)")
-        time.sleep(1)
+        begun = tmp_path / "begun"
+        code = f"import time, pathlib; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)"
+        asked = client.execute(code, stop_on_error=False)  # or it would abort what follows the error closely
+        while not begun.exists():
+            time.sleep(0.05)
         manager.interrupt_kernel()
-        assert client.get_shell_msg(timeout=20)["content"]["ename"] == "KeyboardInterrupt"
-        assert waiting
-        client.execute("1 + 1")
-        assert client.get_shell_msg(timeout=20)["content"]["status"] == "ok"
+        assert reply(asked)["ename"] == "KeyboardInterrupt"
+        assert reply(client.execute("1 + 1"))["status"] == "ok"
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -132,3 +139,9 @@ def test_where_nothing_can_be_forked_kernels_start_plainly(monkeypatch):
     monkeypatch.setattr(warm, "_forker", Unfit())
     monkeypatch.setattr(warm.KernelProvisionerFactory.instance(), "default_provisioner_name", warm.PROVISIONER)
     assert run("print(1 + 1)") == "2"
+
+
+@pytest.mark.parametrize("device, possible", [("nvidia0", False), ("kfd", False), ("dxg", False), ("null", True)])
+def test_beside_a_gpu_nothing_is_forked(tmp_path, device, possible):
+    (tmp_path / device).touch()
+    assert warm.is_possible(tmp_path) is possible
