@@ -174,9 +174,10 @@ def _mark_unexecuted_cells(output: Path, state: str, cause: str) -> None:
 
     papermill calls all of them "completed" when the kernel dies.
     """
-    if not output.is_file():
+    try:
+        book = runs.read_json(output)
+    except (OSError, ValueError):  # never written, or cut short by a full disk: the ledger has the cause already
         return
-    book = runs.read_json(output)
     cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
     began = [cell for cell in cells if cell["metadata"].setdefault("papermill", {}).get("start_time")]
     told = {id(cell): f"not executed: the notebook {state} before this cell" for cell in cells if cell not in began}

@@ -29,3 +29,12 @@ def cell_error(name: str, message: str) -> PapermillExecutionError:
 def test_each_ending_is_told_apart(error, state, cause):
     told = runner.ending(error)
     assert told[0] == state and told[1].startswith(cause)
+
+
+@pytest.mark.parametrize("content", [None, '{"cells": ['])
+def test_a_copy_that_is_missing_or_cut_short_does_not_hide_the_cause(tmp_path, content):
+    output = tmp_path / "2-train.ipynb"
+    if content is not None:
+        output.write_text(content)
+    runner._mark_unexecuted_cells(output, "failed", "the disk is full")
+    assert (output.read_text() if output.exists() else None) == content
