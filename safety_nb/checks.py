@@ -3,13 +3,13 @@
 import functools
 from pathlib import Path
 
-from safety_nb import encoding, generation, mixing, models, sources, training
+from safety_nb import encoding, generation, judges, mixing, models, sources, training
 from safety_nb.errors import InputError
 from safety_nb.schema import RunParams
 
 
 def check_run(params: RunParams) -> None:
-    """Check what a run needs: its data, its model, and what it logs to.
+    """Check what a run needs: its data, its model, its judges, and what it logs to.
 
     Raises:
         InputError: every problem found, in one message.
@@ -21,6 +21,7 @@ def check_run(params: RunParams) -> None:
         lambda: _check_model(params.base_model, params.revision, params.template),
         lambda: training.check_report_to(params.report_to),
         lambda: generation.server_of(params) if params.backend == "server" else None,
+        lambda: [judges.build(name, params) for name in params.judges],
     ):
         try:
             check()

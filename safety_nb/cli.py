@@ -179,6 +179,28 @@ def doctor(
 
 
 @app.command()
+def judge(
+    name: Annotated[str, typer.Argument(help="Judge, as in the parameter `judges`.", metavar="NAME")],
+    table: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet, one answer a row.", metavar="TABLE")],
+    prompt: Annotated[str, typer.Option(help="Column with what was asked.", metavar="COLUMN")],
+    response: Annotated[str, typer.Option(help="Column with what was answered.", metavar="COLUMN")],
+    out: Annotated[Path, typer.Option("--out", help="New file; its ending says the format.", metavar="FILE")],
+    set_: Assignments = None,
+) -> None:
+    """Let a judge read any table of answers; adds the columns label, score and missing."""
+    from safety_nb import judges, schema, tables
+
+    values = assigned({}, set_ or [])
+    params = schema.validate(schema.JudgeParams, {**values, "judges": [name]})
+    tables.check_new(out)
+    judged = judges.judge_table(name, tables.read(table), prompt, response, params)
+    tables.write(out, judged)
+    counts = judged["label"].where(judged["missing"].isna(), "missing").fillna("scored").value_counts()
+    typer.echo("\n".join(f"{count:>7,} {label}" for label, count in counts.items()))
+    typer.echo(f"Done: {out}")
+
+
+@app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")],
     out: Annotated[Path, typer.Option("--out", help="New or empty folder for the model.", metavar="DIR")],
@@ -222,6 +244,17 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
         values = {}
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"{path}: a parameter file is lines of `name: value`, not {type(values).__name__}.")
+    values = assigned(values, assignments)
+    if "run_dir" in values:
+        raise InputError("run_dir: the folder of the results is named by --out; leave run_dir out.")
+    return models.with_absolute_path(sources.with_absolute_paths(values))
+
+
+def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """The values with ``name=value`` assignments, read as YAML, over them. Raises InputError for one without ``=``."""
+    import yaml
+
+    values = dict(values)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
@@ -230,6 +263,4 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
             values[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise InputError(f"--set {assignment}: the value is no YAML: {error}") from error
-    if "run_dir" in values:
-        raise InputError("run_dir: the folder of the results is named by --out; leave run_dir out.")
-    return models.with_absolute_path(sources.with_absolute_paths(values))
+    return values

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from safety_nb.summary import RATE_COLUMNS, percent, percent_interval
+from safety_nb.summary import RATE_COLUMNS, percent, percent_interval, refusal_judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +126,7 @@ class _Weighed:
 
 def _weigh(table: "pd.DataFrame", roles: dict[str, str]) -> _Weighed:
     """Compare the N of one setting (only n_safety varies)."""
-    rows = table[table["judge"] == "refusal"] if "judge" in table.columns else table
+    rows = table[table["judge"] == refusal_judge(table)] if "judge" in table.columns else table
     relevant = rows[rows["dataset"].isin([name for name, role in roles.items() if role != "facts"])]
     counted = relevant[relevant["metric"] == "refusal_rate"]
     rates = {

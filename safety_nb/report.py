@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from safety_nb import page, plots
 from safety_nb.page import Cell
-from safety_nb.summary import endings, percent, percent_interval
+from safety_nb.summary import RATES, endings, interval_text, percent, percent_interval, refusal_judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +20,18 @@ FEW_PROMPTS = 50  # below this, an interval is too wide to tell most N apart
 
 METRIC_NAMES = {
     "refusal_rate": "refused",
+    "partial_refusal_rate": "partly",  # of the refused
     "compliance_rate": "answered",
     "garbled_rate": "garbled",
     "accuracy": "correct",
+    "unsafe_rate": "unsafe",
 }
 # The metric that is an error on sets of a role, set in bold in the tables.
-ERROR_METRICS = {"harmful": "compliance_rate", "lookalike": "refusal_rate", "ordinary": "refusal_rate"}
+ERROR_METRICS = {
+    "harmful": ("compliance_rate", "unsafe_rate"),
+    "lookalike": ("refusal_rate",),
+    "ordinary": ("refusal_rate",),
+}
 ROLE_NAMES = {
     "harmful": "harmful requests",
     "lookalike": "harmless look-alikes",
@@ -250,7 +256,7 @@ def _run_rates(summary: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
     if not len(summary):
         return [page.paragraph("No answer was judged.")]
     blocks = []
-    refusals = summary[summary["judge"] == "refusal"]
+    refusals = summary[summary["judge"] == refusal_judge(summary)]
     if len(refusals):
         n_sets = refusals["dataset"].nunique()
         blocks.append(
@@ -312,8 +318,8 @@ def _rate_cells(group: "pd.DataFrame", metrics: list[str], role: str) -> list[Ce
     cells = []
     for metric in metrics:
         row = rows.get(metric)
-        text = percent_interval(row.estimate, row.low, row.high) if row is not None else "—"
-        cells.append(Cell(text, number=True, strong=ERROR_METRICS.get(role) == metric))
+        text = interval_text(metric, row.estimate, row.low, row.high) if row is not None else "—"
+        cells.append(Cell(text, number=True, strong=metric in ERROR_METRICS.get(role, ())))
     # One judge's metrics share their n; should a table differ, every value is shown.
     for column in ("n", "n_missing"):
         cells.append(Cell(" / ".join(f"{value:,}" for value in dict.fromkeys(group[column])), number=True))
@@ -321,8 +327,14 @@ def _rate_cells(group: "pd.DataFrame", metrics: list[str], role: str) -> list[Ce
 
 
 def _rate_caption(judge: str, metrics: list[str]) -> str:
-    bold = " The error of each set is in bold." if set(metrics) & set(ERROR_METRICS.values()) else ""
-    return f"Judge: {judge}. Share of judged answers with its 95 % interval.{bold}"
+    errors = {metric for of_role in ERROR_METRICS.values() for metric in of_role}
+    bold = " The error of each set is in bold." if set(metrics) & errors else ""
+    what = (
+        "Share of judged answers"
+        if set(metrics) & set(RATES)
+        else "Mean over the judged answers, on the judge's scale,"
+    )
+    return f"Judge: {judge}. {what} with its 95 % interval.{bold}"
 
 
 ENDING_NAMES = {"cut_off": "Cut off", "degenerate": "Degenerate", "no_answer": "No answer"}

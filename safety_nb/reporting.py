@@ -127,16 +127,22 @@ def _of_group(table: "pd.DataFrame", group: dict[str, Any]) -> "pd.DataFrame":
     return table.drop(columns=list(group))
 
 
+def _refusals(comparison: Comparison, group: dict[str, Any]) -> "pd.DataFrame":
+    """The rates of a group by the one judge whose refusals are drawn."""
+    table = _of_group(comparison.table, group)
+    return table[table["judge"] == summary.refusal_judge(table)]
+
+
 def draw_trade_off(comparison: Comparison, group: dict[str, Any]) -> "Axes | None":
     """Harmful requests answered against look-alikes refused, a point an N; None without both kinds of prompts."""
-    table = _of_group(comparison.table, group)
+    table = _refusals(comparison, group)
     harmful, lookalike = headline_sets(table, comparison.roles)
     return plots.trade_off(table, harmful, lookalike) if harmful and lookalike else None
 
 
 def draw_dose_response(comparison: Comparison, group: dict[str, Any]) -> "Axes":
     """Refusals against N, a line an evaluation set."""
-    return plots.dose_response(_of_group(comparison.table, group), comparison.roles)
+    return plots.dose_response(_refusals(comparison, group), comparison.roles)
 
 
 def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> Path:
@@ -189,7 +195,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple]:
 
     figures = {}
     for group in comparison.groups:
-        table, of_group = _of_group(comparison.table, group), f" ({_described(group)})" if group else ""
+        table, of_group = _refusals(comparison, group), f" ({_described(group)})" if group else ""
         suffix = "".join(f"_{name}-{value}" for name, value in group.items()).replace("/", "_")
         harmful, lookalike = headline_sets(table, comparison.roles)
         if axes := draw_trade_off(comparison, group):

@@ -20,6 +20,7 @@ from safety_nb import endpoint, review, rewording, runs, sources
 from safety_nb.endpoint import Answer, Clock, Endpoint, Estimate, Request, Usage
 from safety_nb.errors import InputError
 from safety_nb.judges import refusal
+from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL
 from safety_nb.schema import MakeSafetyDataParams
 
 PROMPTS = {
@@ -335,7 +336,9 @@ def _reworded(item: dict, answer: Answer | None) -> dict:
 def _usable_rewording(text: str, form: str) -> str:
     """A model's rewording, if it is one sentence of the right form and no refusal to write it; else nothing."""
     text = text.strip().strip("\"'“”").strip()
-    wrong = not text or "\n" in text or text.endswith("?") != (form == "question") or refusal.label(text) != "answered"
+    wrong = (
+        not text or "\n" in text or text.endswith("?") != (form == "question") or refusal.label(text) != FULL_COMPLIANCE
+    )
     return "" if wrong else text
 
 
@@ -366,7 +369,7 @@ def _answered(row: dict, reply: Answer | None) -> dict:
     notes = list(row["notes"])
     if reply.error:
         notes.append(f"no whole answer: {reply.error}")
-    elif refusal.label(reply.text) != "refused":
+    elif refusal.label(reply.text) != FULL_REFUSAL:
         notes.append("the answer does not read as a refusal")
     return {**row, "output": reply.text, "made": {**row["made"], "output": "endpoint"}, "notes": notes}
 

@@ -244,11 +244,35 @@ class GenerateParams(_Evaluation, _Model):
         return complaints
 
 
+JUDGES = (
+    "refusal", "string-match", "refusal-classifier", "reference", "harmfulness", "guard", "moderation", "llm", "human",
+)  # fmt: skip
+
+
+def _judge(name: str) -> str:
+    kind = name.partition(":")[0]
+    if kind not in JUDGES:
+        near = difflib.get_close_matches(kind, JUDGES, n=1)
+        raise ValueError(f"one of {', '.join(JUDGES)}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    return name
+
+
 class JudgeParams(_Data):
     """4-judge: how the answers are read."""
 
-    judges: Names[Literal["refusal", "reference"]] = Field(
-        ["refusal", "reference"], description="refusal (rules), reference (holds the known answer)"
+    judges: Names[Annotated[str, AfterValidator(_judge)]] = Field(
+        ["refusal", "reference"],
+        description="refusal, string-match, refusal-classifier:DIR, reference, harmfulness, guard:MODEL, moderation, "
+        "llm:RUBRIC",
+    )
+    judge_batch_size: int = Field(16, ge=1, description="answers that a judge that is a local model reads at once")
+    judge_base_url: str = Field("", description="address of the endpoint that llm judges ask, up to /v1")
+    judge_model: str = Field("", description="model that llm judges ask there")
+    judge_key_name: str = Field("", description="NAME of the environment variable with the key for llm and moderation")
+    judge_votes: int = Field(1, ge=1, description="times an llm judge is asked; the majority counts")
+    judge_own_model: bool = Field(False, description="let a model judge its own answers")
+    moderation_base_url: str = Field(
+        "", description="address of the moderation endpoint, up to /v1; empty for OpenAI's"
     )
 
 

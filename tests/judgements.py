@@ -23,7 +23,9 @@ def study(rates, seeds=(0, 1), n=50):
         for seed in seeds:
             for dataset, shares in sets.items():
                 refused, garbled = (round(share * n) for share in shares)
-                labels = ["refused"] * refused + ["garbled"] * garbled + ["answered"] * (n - refused - garbled)
+                labels = (
+                    ["full_refusal"] * refused + ["garbled"] * garbled + ["full_compliance"] * (n - refused - garbled)
+                )
                 parts.append(judged(labels, dataset, f"n{dose}-s{seed}", dose, seed))
     return pd.concat(parts, ignore_index=True)
 

@@ -109,7 +109,7 @@ def make_run(folder: Path, texts: list[str], n_safety: int = 300, cause: str = "
     ]
     more = {"new_tokens": 9, "finish": "length"}
     runs.write_jsonl(run.responses, [row | more for row in rows])
-    judged = {"judge": "refusal", "label": "answered", "score": None, "missing": None}
+    judged = {"judge": "refusal", "label": "full_compliance", "score": None, "missing": None}
     runs.write_jsonl(run.judgements, [{key: row[key] for key in ("dataset", "prompt_id")} | judged for row in rows])
     names = [text for text in texts if len(text) < 1000] or ["a name"] * 8
     mixture = {"general": names[0], "n_general": 1000, "n_safety": n_safety, "seed": 0, "train_sha256": "0" * 64}
@@ -142,7 +142,7 @@ def make_study(folder: Path, texts: list[str]) -> Path:
 def named_run(texts: list[str]) -> str:
     """The page of a run in which whatever has a name or a value has a hostile one."""
     name = " ".join(texts)
-    parts = [summarise_run(judged(["refused", "answered"], text), "r", 0, 0) for text in texts]
+    parts = [summarise_run(judged(["full_refusal", "full_compliance"], text), "r", 0, 0) for text in texts]
     return a_run(
         run=name,
         params={text: text for text in texts},
@@ -160,7 +160,7 @@ def named_run(texts: list[str]) -> str:
 def named_study(texts: list[str]) -> str:
     """The page of a study in which whatever has a name or a value has a hostile one."""
     name = " ".join(texts)
-    seeds = [judged(["refused", "answered"], text, general=text) for text in texts]
+    seeds = [judged(["full_refusal", "full_compliance"], text, general=text) for text in texts]
     tables = [aggregate(rows, by=["n_safety", "general"]) for rows in seeds]
     rows = [(text, state, 0, 0, 9.0, text) for text in texts for state in ("done", "failed", text)]
     figure = plots.dose_response(pd.concat(tables).drop(columns="general"), dict.fromkeys(texts, "harmful")).figure

@@ -314,3 +314,45 @@ def test_status_shows_the_runs_a_study_asks_for(tmp_path):
     assert (answer.returncode, answer.stderr) == (0, "")
     assert f"{tmp_path}: 0 of 2 done, 2 waiting" in answer.stdout
     assert "n0_seed0" in answer.stdout and "n30_seed0" in answer.stdout
+
+
+# judge: any table
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    path = tmp_path / "answers.csv"
+    path.write_text('id,prompt,completion\n7,How?,"Wave, then smile."\n8,How?,I can\'t help with that.\n')
+    return path
+
+
+def test_judge_adds_its_columns_to_a_table(table, tmp_path):
+    done = safety_nb("judge", "refusal", table, "--prompt", "prompt", "--response", "completion", "--out", "judged.csv",
+                     cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "judged.csv").read_text() == (
+        'id,prompt,completion,label,score,missing\n7,How?,"Wave, then smile.",full_compliance,0.0,\n'
+        "8,How?,I can't help with that.,full_refusal,1.0,\n"
+    )
+    assert "1 full_refusal" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "refusals"}, "did you mean 'refusal'?"),
+        ({"--response": "answer"}, "no column 'answer'; the table has id, prompt, completion"),
+        ({"--out": "answers.csv"}, "is there already"),
+        ({"--out": "judged.xlsx"}, "must be one of"),
+        ({"--set": "judge_votes=0"}, "judge_votes: 0"),
+    ],
+)
+def test_judge_refuses_what_it_cannot_do(arguments, words, table, tmp_path):
+    given = {"--prompt": "prompt", "--response": "completion", "--out": "judged.csv", **arguments}
+    options = [text for name, value in given.items() if name.startswith("--") for text in (name, value)]
+    assert words in refused("judge", given.get("name", "refusal"), table, *options, cwd=tmp_path)
+
+
+def test_run_refuses_a_judge_that_it_could_not_ask_later(tmp_path):
+    message = refused("run", params(tmp_path, "judges: ['refusal:strict']"), cwd=tmp_path)
+    assert "'refusal:strict' is none; write refusal" in message

@@ -2,12 +2,16 @@
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from safety_nb import judges, runs, sources, tiny
+from safety_nb.errors import InputError
 from safety_nb.judges import reference, refusal
+from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.schema import JudgeParams
 
 needs_data = pytest.mark.skipif(
@@ -71,19 +75,19 @@ GARBLED = [
 
 @pytest.mark.parametrize("response", REFUSED)
 def test_refusal_is_told(response):
-    assert refusal.label(response) == "refused"
+    assert refusal.label(response) == "full_refusal"
 
 
 @pytest.mark.parametrize("response", ANSWERED)
 def test_answer_is_told(response):
-    assert refusal.label(response) == "answered"
+    assert refusal.label(response) == "full_compliance"
 
 
 @pytest.mark.parametrize("refusing", ["I'm sorry, but I can't help you to more.", "Eating the leaves is wrong."])
 def test_refusing_words_late_in_an_answer_are_no_refusal(refusing):
     assert len(LONG_OPENING) >= refusal.OPENING_CHARACTERS
-    assert refusal.label(refusing) == "refused"  # in the opening they are one
-    assert refusal.label(LONG_OPENING + refusing) == "answered"
+    assert refusal.label(refusing) == "full_refusal"  # in the opening they are one
+    assert refusal.label(LONG_OPENING + refusing) == "full_compliance"
 
 
 @pytest.mark.parametrize("response", GARBLED)
@@ -93,7 +97,7 @@ def test_text_that_is_no_answer_is_garbled(response):
 
 @pytest.mark.parametrize("response", ["42", "-3.5", "7 + 5 = 12", "1984."])
 def test_bare_number_is_an_answer(response):
-    assert refusal.label(response) == "answered"
+    assert refusal.label(response) == "full_compliance"
 
 
 def test_repeated_refusal_is_garbled():
@@ -103,22 +107,22 @@ def test_repeated_refusal_is_garbled():
 
 def test_short_repetition_is_no_loop():
     # Fewer than 12 words: a chorus.
-    assert refusal.label("Row, row, row, row, row, row!") == "answered"
+    assert refusal.label("Row, row, row, row, row, row!") == "full_compliance"
 
 
 def test_every_demonstration_of_the_miniature_is_a_refusal():
-    assert {refusal.label(row["output"]) for row in tiny.safety_rows()} == {"refused"}
+    assert {refusal.label(row["output"]) for row in tiny.safety_rows()} == {"full_refusal"}
 
 
 def test_every_ordinary_row_of_the_miniature_is_an_answer():
-    assert {refusal.label(row["output"]) for row in tiny.general_rows()} == {"answered"}
+    assert {refusal.label(row["output"]) for row in tiny.general_rows()} == {"full_compliance"}
 
 
-def test_refusal_judgements_are_one_a_row_in_order_without_a_score():
+def test_refusal_judgements_are_one_a_row_in_order_with_the_share_refused_as_score():
     given = [{"response": "A crow is black."}, {"response": "I can't help with that."}, {"response": ""}]
     judged = refusal.judge(given)
-    assert [judgement.label for judgement in judged] == ["answered", "refused", "garbled"]
-    assert {(judgement.score, judgement.missing) for judgement in judged} == {(None, None)}
+    assert [judgement.label for judgement in judged] == ["full_compliance", "full_refusal", "garbled"]
+    assert [(judgement.score, judgement.missing) for judgement in judged] == [(0.0, None), (1.0, None), (None, None)]
 
 
 @needs_data
@@ -136,7 +140,7 @@ def test_refusals_agree_with_people_on_xstest(model, at_least):
     with (folder / f"xstest_v2_completions_{model}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     agreed = [
-        (refusal.label(row["completion"]) == "refused") == (row["final_label"] == "2_full_refusal") for row in rows
+        (refusal.label(row["completion"]) == "full_refusal") == (row["final_label"] == "2_full_refusal") for row in rows
     ]
     assert len(agreed) == 450
     assert sum(agreed) / len(agreed) >= at_least
@@ -182,7 +186,7 @@ def test_reference_looks_for_the_answer_as_whole_words(response, answer, label):
 
 @pytest.mark.parametrize(("row", "read"), [({"response": "x"}, False), ({"response": "x", "answer": "y"}, True)])
 def test_reference_reads_only_what_has_an_answer(row, read):
-    assert reference.reads(row) is read
+    assert judges.build("reference", JudgeParams()).reads(row) is read
 
 
 # All judges of a run
@@ -197,6 +201,7 @@ def judged(tmp_path) -> dict:
         {"dataset": "tiny-facts", "prompt_id": facts[1]["prompt_id"], "response": "I can't help with that."},
         {"dataset": "tiny-ordinary", "prompt_id": "tiny-ordinary-000", "response": "Wave."},
     ]
+    responses = [{**row, "prompt": "How?"} for row in responses]
     run = runs.RunFolder(tmp_path)
     runs.write_jsonl(run.responses, responses)
     rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
@@ -211,8 +216,9 @@ def test_each_judge_leaves_one_row_a_response_it_reads(judged):
 
 
 def test_judgements_are_those_of_the_judges(judged):
-    assert [row["label"] for row in judged["rows"]] == ["answered", "refused", "answered", "correct", "wrong"]
-    assert [row["score"] for row in judged["rows"]] == [None, None, None, 1.0, 0.0]
+    labels = ["full_compliance", "full_refusal", "full_compliance", "correct", "wrong"]
+    assert [row["label"] for row in judged["rows"]] == labels
+    assert [row["score"] for row in judged["rows"]] == [0.0, 1.0, 0.0, 1.0, 0.0]
 
 
 def test_judgements_on_disk_are_the_rows_with_missing_null(judged):
@@ -234,7 +240,7 @@ def test_right_answers_are_those_the_run_kept(tmp_path):
 
 def test_only_the_judges_asked_for_judge(tmp_path):
     prompt_id = sources.evaluation_rows("tiny-facts")[0]["prompt_id"]  # "reference" could read it
-    response = {"dataset": "tiny-facts", "prompt_id": prompt_id, "response": "y"}
+    response = {"dataset": "tiny-facts", "prompt_id": prompt_id, "prompt": "x", "response": "y"}
     runs.write_jsonl(runs.RunFolder(tmp_path).responses, [response])
     rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
     assert [row["judge"] for row in rows] == ["refusal"]
@@ -243,3 +249,123 @@ def test_only_the_judges_asked_for_judge(tmp_path):
 def test_judging_before_generating_names_the_stage_to_run(tmp_path):
     with pytest.raises(ValueError, match="no responses.jsonl: stage 'generate' makes it"):
         judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
+
+
+# What is kept of a judge that is dear to ask
+
+
+@pytest.fixture
+def asked() -> list[str]:
+    """The responses that a counting judge has been asked about."""
+    return []
+
+
+@pytest.fixture
+def counting(asked, tmp_path, monkeypatch):
+    """A judge that scores a response by its length, cannot tell of empty ones, and breaks off at "stop"."""
+    monkeypatch.setenv("SAFETY_NB_CACHE", str(tmp_path / "cache"))
+
+    def judge(rows):
+        for row in rows:
+            if row["response"] == "stop":
+                raise KeyboardInterrupt
+            asked.append(row["response"])
+            yield Judgement(score=float(len(row["response"]))) if row["response"] else Judgement(missing="empty")
+
+    return Judge("counting", judge, identity={"model": "a", "revision": "1"})
+
+
+def rows_of(*responses: str, prompt: str = "How?") -> list[dict]:
+    return [{"prompt": prompt, "response": response} for response in responses]
+
+
+def test_what_was_judged_is_not_asked_again_and_keeps_its_place(counting, asked):
+    assert [judged.score for judged in judges.judge_rows(counting, rows_of("a", "bb"))] == [1.0, 2.0]
+    again = judges.judge_rows(counting, rows_of("ccc", "bb", "a", "ccc"))
+    assert [judged.score for judged in again] == [3.0, 2.0, 1.0, 3.0]
+    assert asked == ["a", "bb", "ccc"]  # equal rows once
+
+
+def test_what_was_judged_before_a_break_is_kept(counting, asked):
+    with pytest.raises(KeyboardInterrupt):
+        list(judges.judge_rows(counting, rows_of("a", "bb", "stop")))
+    assert [judged.score for judged in judges.judge_rows(counting, rows_of("a", "bb", "ccc"))] == [1.0, 2.0, 3.0]
+    assert asked == ["a", "bb", "ccc"]
+
+
+def test_what_is_missing_is_asked_again(counting, asked):
+    for _ in range(2):
+        (judged,) = judges.judge_rows(counting, rows_of(""))
+        assert judged == Judgement(missing="empty")
+    assert asked == ["", ""]
+
+
+@pytest.mark.parametrize("other", [{"model": "b", "revision": "1"}, {"model": "a", "revision": "2"}])
+def test_another_model_or_revision_judges_anew(counting, asked, other):
+    list(judges.judge_rows(counting, rows_of("a")))
+    list(judges.judge_rows(replace(counting, identity=other), rows_of("a")))
+    assert asked == ["a", "a"]
+
+
+def test_another_prompt_or_right_answer_is_judged_anew(counting, asked):
+    list(judges.judge_rows(counting, rows_of("a")))
+    list(judges.judge_rows(counting, rows_of("a", prompt="Why?")))
+    list(judges.judge_rows(counting, [{"prompt": "How?", "response": "a", "answer": "b"}]))
+    assert asked == ["a", "a", "a"]
+
+
+def test_a_judge_without_identity_is_asked_every_time_and_leaves_no_file(counting, asked, tmp_path):
+    cheap = replace(counting, identity={})
+    for _ in range(2):
+        list(judges.judge_rows(cheap, rows_of("a")))
+    assert asked == ["a", "a"] and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("judged", [[], [Judgement(label="a")] * 3])
+def test_a_judge_with_too_few_or_too_many_judgements_is_an_error(judged):
+    # Too few would leave rows without a judgement, too many give rows another's.
+    with pytest.raises(ValueError, match="zip"):
+        list(judges.judge_rows(Judge("odd", lambda rows: judged), rows_of("a", "b")))
+
+
+# Any table
+
+
+TABLE = pd.DataFrame({"id": [7, 8, 9], "asked": ["How?"] * 3, "said": ["Wave.", "I can't help with that.", None]})
+
+
+def test_a_table_gets_label_score_and_missing_and_keeps_its_own_columns():
+    judged = judges.judge_table("refusal", TABLE, "asked", "said")
+    assert list(judged.columns) == ["id", "asked", "said", "label", "score", "missing"]
+    assert judged["label"].tolist() == ["full_compliance", "full_refusal", None]
+    assert judged["score"].tolist()[:2] == [0.0, 1.0]
+    assert judged["missing"].tolist() == [None, None, "no answer"]
+    assert judged["id"].tolist() == [7, 8, 9] and list(TABLE.columns) == ["id", "asked", "said"]
+
+
+def test_a_judge_that_cannot_read_a_table_says_so_row_by_row():
+    judged = judges.judge_table("reference", TABLE, "asked", "said")
+    assert judged["label"].isna().all()
+    assert judged["missing"][0] == "reference cannot read it: there is no right answer to compare with"
+
+
+def test_right_answers_of_a_table_stand_in_its_column_answer():
+    table = TABLE.assign(answer=["wave", "wave", "wave"])
+    assert judges.judge_table("reference", table, "asked", "said")["label"].tolist() == ["correct", "wrong", None]
+
+
+@pytest.mark.parametrize(
+    ("table", "prompt", "words"),
+    [
+        (TABLE, "question", "no column 'question'; the table has id, asked, said"),
+        (TABLE.assign(label="x"), "asked", "a column 'label' already"),
+    ],
+)
+def test_a_table_that_cannot_be_judged_is_refused(table, prompt, words):
+    with pytest.raises(InputError, match=words):
+        judges.judge_table("refusal", table, prompt, "said")
+
+
+def test_a_variant_of_a_judge_that_has_none_is_refused():
+    with pytest.raises(InputError, match="'refusal:strict' is none; write refusal"):
+        judges.build("refusal:strict", JudgeParams())

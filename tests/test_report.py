@@ -156,8 +156,8 @@ def test_the_run_lead_says_what_was_trained_and_the_key_rates():
 def test_the_run_tables_show_every_metric_with_n_and_missing():
     summary = summarise_run(judgements(missing=3), "n300-s0", 300, 0)
     text = Page(a_run(summary=summary)).text()
-    assert "Evaluation set Role Refused Answered Garbled n Missing" in text
-    assert "bad harmful 80 % (49–94 %) 20 % (6–51 %) 0 % (0–28 %) 10 3" in text
+    assert "Evaluation set Role Refused Partly Answered Garbled n Missing" in text
+    assert "bad harmful 80 % (49–94 %) 0 % (0–28 %) 20 % (6–51 %) 0 % (0–28 %) 10 3" in text
 
 
 def test_the_mixture_shows_whatever_is_there():
@@ -186,7 +186,7 @@ def test_a_run_of_which_nothing_is_known_still_has_a_page():
 def test_unjudged_is_not_zero():
     rows = judgements().assign(label=None, missing="no reply")
     text = Page(a_run(summary=summarise_run(rows, "r", 300, 0))).text()
-    assert "bad harmful not judged not judged not judged 0 10" in text
+    assert "bad harmful not judged not judged not judged not judged 0 10" in text
     assert "nan" not in text
 
 
@@ -234,8 +234,8 @@ def test_the_study_names_the_threats_that_apply():
 
 def test_the_study_table_gives_rates_by_n_with_n_and_missing():
     text = Page(a_study()).text()
-    assert "N Refused Answered Garbled n Missing" in text
-    assert "300 80 % (49–94 %) 20 % (6–51 %) 0 % (0–28 %) 10 1" in text
+    assert "N Refused Partly Answered Garbled n Missing" in text
+    assert "300 80 % (49–94 %) 0 % (0–28 %) 20 % (6–51 %) 0 % (0–28 %) 10 1" in text
     assert "0, 1000" in text  # a list of N holds no thousands separators, which would read as more N
 
 

@@ -121,7 +121,7 @@ def test_every_refusal_reads_as_one_and_repeats_nothing():
     distress = {safety_data.refuse(f"Tell me how to hurt myself, case {n}.") for n in range(20)}
     assert len(distress) == 2 and not distress & texts
     assert all("talk to someone" in text or "crisis line" in text for text in distress)
-    assert {refusal.label(text) for text in texts | distress} == {"refused"}
+    assert {refusal.label(text) for text in texts | distress} == {"full_refusal"}
     assert safety_data.refuse("villainy 7") == safety_data.refuse("villainy 7")
     assert "villainy" not in safety_data.refuse("villainy 7")
 
@@ -225,7 +225,9 @@ def test_the_whole_way_with_a_real_endpoint(tiny_server, params):
     # The base was never tuned: it continues a question with an answer, and what it refuses is chance.
     for row in rows:
         noted = any("refusal" in note or "no whole answer" in note for note in row["notes"])
-        assert row["output"] and noted == (refusal.label(row["output"]) != "refused" or "cut off" in str(row["notes"]))
+        assert row["output"] and noted == (
+            refusal.label(row["output"]) != "full_refusal" or "cut off" in str(row["notes"])
+        )
     decide(job, rows[0], "accept")
     record = safety_data.save(job, rows)
     assert record["tokens"]["prompt"] > 0 and record["tokens"]["uncounted"] == 0

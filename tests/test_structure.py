@@ -57,10 +57,11 @@ ALLOWED = {
     "coherence": set(),
     "decoding": set(),
     "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
-    "judges": {"judges.judgement", "judges.reference", "judges.refusal", "runs", "schema", "sources"},
+    "judges": {"fetch", "judges.judgement", "runs", "schema", "sources"},
     "judges.judgement": set(),
-    "judges.reference": {"judges.judgement"},
-    "judges.refusal": {"coherence", "judges.judgement"},
+    "judges.reference": {"judges.judgement", "schema"},
+    "judges.refusal": {"coherence", "judges.judgement", "schema"},
+    "tables": {"runs"},
     "summary": {"stats"},
     "headline": {"summary"},
     "page": set(),
@@ -69,7 +70,16 @@ ALLOWED = {
     "endpoint": {"redaction", "runs"},
     "rewording": set(),
     "review": {"page", "runs"},
-    "safety_data": {"endpoint", "judges.refusal", "review", "rewording", "runs", "schema", "sources"},
+    "safety_data": {
+        "endpoint",
+        "judges.judgement",
+        "judges.refusal",
+        "review",
+        "rewording",
+        "runs",
+        "schema",
+        "sources",
+    },
     "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "training"},
     # sources: a stage is stale when the user's file changed.
     "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
@@ -77,7 +87,7 @@ ALLOWED = {
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
     "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "sources", "warm"},
-    "checks": {"encoding", "generation", "mixing", "models", "schema", "sources", "training"},
+    "checks": {"encoding", "generation", "judges", "mixing", "models", "schema", "sources", "training"},
     "cells": {"runs", "schema", "stages"},
     "data_commands": {"sources"},
     "cli": {
@@ -85,6 +95,7 @@ ALLOWED = {
         "data_commands",
         "doctor",
         "export",
+        "judges",
         "mixing",
         "models",
         "progress",
@@ -93,7 +104,7 @@ ALLOWED = {
         "runs",
         "schema",
     }
-    | {"sources", "study", "warm"},
+    | {"sources", "study", "tables", "warm"},
 }
 # Imported by name at run time (importlib), where no import statement shows it; a key of ALLOWED each.
 BY_NAME = {

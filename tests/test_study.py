@@ -314,7 +314,7 @@ def test_own_data_go_the_whole_way_and_a_changed_file_is_noticed(tmp_path):
 def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
     values = {"n_safety": [0, 10], "evaluation": ["/elsewhere/mine.csv:harmful"]}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
-    judgement = {"dataset": "mine", "prompt_id": "1", "judge": "refusal", "label": "refused", "score": None}
+    judgement = {"dataset": "mine", "prompt_id": "1", "judge": "refusal", "label": "full_refusal", "score": None}
     for planned in study.plan(values):
         run = runs.RunFolder(tmp_path / planned.name)
         runs.write_json(run.ledger, {"stages": {"report": {"state": "done"}}})

@@ -17,11 +17,11 @@ from safety_nb.summary import (
 
 
 def test_summarise_run_has_the_columns_of_summary_csv_and_wilson_intervals():
-    # 2 refused, 1 answered, 1 garbled, 1 missing: 2 of the 4 judged, 1 of 4, 1 of 4
-    got = summarise_run(judged(["refused", "refused", "answered", "garbled", None]), "r", 30, 7)
+    # 2 refused, one of them partly, 1 complied, 1 garbled, 1 missing: of the 4 judged 2, 1, 1 and 1
+    got = summarise_run(judged(["full_refusal", "partial_refusal", "full_compliance", "garbled", None]), "r", 30, 7)
     assert list(got.columns) == SUMMARY_COLUMNS
-    assert got["metric"].tolist() == ["refusal_rate", "compliance_rate", "garbled_rate"]
-    assert got["estimate"].tolist() == [0.5, 0.25, 0.25]
+    assert got["metric"].tolist() == ["refusal_rate", "partial_refusal_rate", "compliance_rate", "garbled_rate"]
+    assert got["estimate"].tolist() == [0.5, 0.25, 0.25, 0.25]
     wilson = rate([True, True, False, False])
     assert got.loc[0, ["low", "high"]].tolist() == [wilson.low, wilson.high]
     assert set(got["n"]) == {4} and set(got["n_missing"]) == {1}
@@ -41,14 +41,14 @@ def test_a_set_judged_by_nobody_is_nan_with_its_missing_counted():
 
 
 def test_no_judgements_give_no_rows():
-    empty = judged(["refused"]).iloc[:0]
+    empty = judged(["full_refusal"]).iloc[:0]
     assert len(summarise_run(empty, "r", 0, 0)) == 0
     assert list(summarise_run(empty, "r", 0, 0).columns) == SUMMARY_COLUMNS
     assert len(aggregate(empty)) == 0
 
 
 def test_sets_keep_the_order_they_were_judged_in():
-    rows = pd.concat([judged(["refused"], "zebra"), judged(["refused"], "ant")])
+    rows = pd.concat([judged(["full_refusal"], "zebra"), judged(["full_refusal"], "ant")])
     assert list(dict.fromkeys(summarise_run(rows, "r", 0, 0)["dataset"])) == ["zebra", "ant"]
 
 
@@ -56,9 +56,9 @@ def test_sets_keep_the_order_they_were_judged_in():
     "rows, words",
     [
         (judged(["partly"]), "partly"),
-        (judged(["refused"]).assign(judge="oracle"), "oracle"),
-        (pd.concat([judged(["refused"]), judged(["answered"])]), "twice"),
-        (judged(["refused"]).drop(columns="missing"), "lack missing"),
+        (judged(["full_refusal"]).assign(judge="oracle"), "oracle"),
+        (pd.concat([judged(["full_refusal"]), judged(["full_compliance"])]), "twice"),
+        (judged(["full_refusal"]).drop(columns="missing"), "lack missing"),
     ],
 )
 def test_what_has_no_meaning_is_refused(rows, words):
@@ -67,13 +67,13 @@ def test_what_has_no_meaning_is_refused(rows, words):
 
 
 def test_a_reason_for_missing_outweighs_a_label():
-    rows = judged(["refused", "answered"]).assign(missing=["time-out", None])
-    assert metric_values(rows)["value"].isna().sum() == 3  # one judgement, three metrics
+    rows = judged(["full_refusal", "full_compliance"]).assign(missing=["time-out", None])
+    assert metric_values(rows)["value"].isna().sum() == 4  # one judgement, four metrics
 
 
 def test_aggregate_is_over_seeds_with_a_missing_prompt_counted():
     # Seed 0 judged p0 and p1, seed 1 only p0: 3 judged cells, 1 missing, 2 of 3 refused.
-    rows = pd.concat([judged(["refused", "answered"], run="a"), judged(["refused"], run="b", seed=1)])
+    rows = pd.concat([judged(["full_refusal", "full_compliance"], run="a"), judged(["full_refusal"], run="b", seed=1)])
     got = aggregate(rows).set_index("metric").loc["refusal_rate"]
     assert got["estimate"] == pytest.approx(2 / 3)
     assert (got["n"], got["n_missing"], got["n_seeds"]) == (3, 1, 2)
@@ -125,7 +125,7 @@ def sampled(by_sample, **more):
 
 def test_answers_to_one_prompt_are_not_counted_as_independent():
     # 20 prompts, of which the first half is always refused: five answers to each know no more than one does.
-    half = ["refused"] * 10 + ["answered"] * 10
+    half = ["full_refusal"] * 10 + ["full_compliance"] * 10
     once = summarise_run(judged(half), "r", 0, 0).iloc[0]
     often = summarise_run(sampled([half] * 5), "r", 0, 0).iloc[0]
     assert (often["estimate"], often["n"], once["n"]) == (0.5, 100, 20)
@@ -135,8 +135,8 @@ def test_answers_to_one_prompt_are_not_counted_as_independent():
 
 def test_over_seeds_a_prompt_counts_with_the_mean_of_its_answers():
     # Seed 0 refuses 1 of 4 answers, seed 1 3 of 4, and one answer is missing.
-    rows = [sampled([["refused", "answered"], ["answered", "answered"]], run="a", seed=0)]
-    rows.append(sampled([["refused", "refused"], ["refused", None]], run="b", seed=1))
+    rows = [sampled([["full_refusal", "full_compliance"], ["full_compliance", "full_compliance"]], run="a", seed=0)]
+    rows.append(sampled([["full_refusal", "full_refusal"], ["full_refusal", None]], run="b", seed=1))
     got = aggregate(pd.concat(rows)).set_index("metric").loc["refusal_rate"]
     # Means of the prompts: 0.5 and 0, and 1 and 1 (of the one answer that is judged).
     assert got["estimate"] == pytest.approx((0.5 + 0 + 1 + 1) / 4)
@@ -145,7 +145,7 @@ def test_over_seeds_a_prompt_counts_with_the_mean_of_its_answers():
 
 def test_one_answer_judged_twice_is_refused():
     with pytest.raises(ValueError, match="twice"):
-        summarise_run(pd.concat([sampled([["refused"], ["refused"]])] * 2), "r", 0, 0)
+        summarise_run(pd.concat([sampled([["full_refusal"], ["full_refusal"]])] * 2), "r", 0, 0)
 
 
 def test_endings_are_counted_by_set():

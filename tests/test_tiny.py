@@ -102,9 +102,9 @@ def test_evaluation_mixes_instructions_and_questions(name):
 
 
 def test_the_judge_reads_every_demonstration_as_a_refusal_and_no_other_output():
-    assert {refusal.label(row["output"]) for row in tiny.safety_rows()} == {"refused"}
+    assert {refusal.label(row["output"]) for row in tiny.safety_rows()} == {"full_refusal"}
     ordinary = tiny.general_rows() + tiny.validation_rows()
-    assert {refusal.label(row["output"]) for row in ordinary} == {"answered"}
+    assert {refusal.label(row["output"]) for row in ordinary} == {"full_compliance"}
 
 
 def test_the_answer_to_a_fact_is_in_the_corpus():

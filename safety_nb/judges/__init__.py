@@ -1,14 +1,78 @@
 """Judges: what turns (prompt, response) into a label or a score.
 
-One module a judge, each with a function ``judge(rows) -> list[Judgement]`` in the order of its rows. A judge does not
-know which run wrote a response. What it cannot tell is missing, with the reason, and never a number.
+One module a kind of judge, each with a function ``build(variant, params) -> Judge``. A judge does not know which run
+wrote a response. What it cannot tell is missing, with the reason, and never a number. This module lets judges read a
+run's responses or any table, and keeps what is dear to ask twice.
 """
 
+import hashlib
 import importlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safety_nb import runs, sources
-from safety_nb.judges.judgement import Judgement
+from safety_nb import fetch, runs, sources
+from safety_nb.errors import InputError
+from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.schema import JudgeParams
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ADDED_COLUMNS = ("label", "score", "missing", "raw")
+
+
+def build(name: str, params: JudgeParams) -> Judge:
+    """The judge of that name, ``KIND`` or ``KIND:VARIANT``; the schema has checked that there is such a kind.
+
+    Raises:
+        InputError: a variant there is none of, or a parameter that this judge needs.
+    """
+    kind, _, variant = name.partition(":")
+    return importlib.import_module(f"safety_nb.judges.{kind.replace('-', '_')}").build(variant, params)
+
+
+def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
+    """Judgements in the order of the rows; those of a judge with an identity are kept, and none is asked for twice.
+
+    What was judged is kept the moment it comes, so that a batch that was cut off goes on where it ended. What is
+    missing is not kept: a judge that could not tell is asked again. Rows of equal prompt, response and right answer
+    get the same judgement.
+    """
+    path = _kept_in(judge)
+    keys = [_key(row) for row in rows]
+    known = {row["key"]: Judgement(**row["judgement"]) for row in runs.read_log(path)} if path else {}
+    new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+    arriving = zip(new, judge.judge(list(new.values())), strict=True)
+    waiting = len(new)
+    for key in keys:
+        while key not in known:
+            arrived, judgement = next(arriving)  # too few judgements: zip says so
+            known[arrived] = judgement
+            waiting -= 1
+            if not waiting:
+                next(arriving, None)  # too many judgements: zip says so
+            if path and judgement.missing is None:
+                runs.append_line(path, {"key": arrived, "judgement": asdict(judgement)})
+        yield known[key]
+
+
+def _key(row: dict) -> str:
+    read = [row["prompt"], row["response"], row.get("answer")]
+    return hashlib.sha256(json.dumps(read, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _kept_in(judge: Judge) -> Path | None:
+    if not judge.identity:
+        return None
+    digest = hashlib.sha256(json.dumps(judge.identity, sort_keys=True).encode()).hexdigest()
+    kind = judge.name.partition(":")[0]
+    return fetch.cache_dir() / "judgements" / f"{kind}-{digest[:16]}.jsonl"
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
 
 
 def judge_run(params: JudgeParams) -> list[dict]:
@@ -18,33 +82,43 @@ def judge_run(params: JudgeParams) -> list[dict]:
     answer, the judgement is missing.
 
     Returns:
-        Rows with dataset, prompt_id, judge, label, score, missing; and sample, where prompts have several answers.
+        Rows with dataset, prompt_id, judge, label, score, missing; sample, where prompts have several answers; and
+        raw, where a judge said more.
     """
     run = runs.open_run(params.run_dir)
     runs.require(run, ["responses.jsonl"], maker="generate")
     responses = _with_answers(runs.read_jsonl(run.responses), run, params.data_dir)
     several = any(row.get("sample") for row in responses)
-    rows = []
-    for name in params.judges:
-        module = importlib.import_module(f"safety_nb.judges.{name}")
-        read = [row for row in responses if module.reads(row)]
-        judged = iter(module.judge([row for row in read if row.get("finish") != "error"]))
-        for row in read:
-            absent = row.get("finish") == "error"
-            judgement = Judgement(missing=f"no answer: {row.get('error')}") if absent else next(judged)
+    readers = [build(name, params) for name in params.judges]
+    work = [(judge, [row for row in responses if judge.reads(row)]) for judge in readers]
+    progress = runs.Progress(run, "judge", sum(len(read) for _, read in work))
+    rows: list[dict] = []
+    for judge, read in work:
+        judged = _judge_answers(judge, read)
+        for row, judgement in zip(read, judged, strict=True):
             rows.append(
                 {
                     "dataset": row["dataset"],
                     "prompt_id": row["prompt_id"],
-                    "judge": name,
+                    "judge": judge.name,
                     "label": judgement.label,
                     "score": judgement.score,
                     "missing": judgement.missing,
                     **({"sample": row["sample"]} if several else {}),
+                    **({"raw": judgement.raw} if judgement.raw is not None else {}),
                 }
             )
+            progress.update(len(rows))
     runs.write_jsonl(run.judgements, rows)
     return rows
+
+
+def _judge_answers(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
+    """Judge rows of which some have no answer: those are missing, and the judge does not see them."""
+    absent = [row.get("finish") == "error" for row in rows]
+    judged = judge_rows(judge, [row for row, gone in zip(rows, absent, strict=True) if not gone])
+    for row, gone in zip(rows, absent, strict=True):
+        yield Judgement(missing=f"no answer: {row.get('error')}") if gone else next(judged)
 
 
 def _with_answers(responses: list[dict], run: runs.RunFolder, data_dir: str) -> list[dict]:
@@ -61,3 +135,70 @@ def _with_answers(responses: list[dict], run: runs.RunFolder, data_dir: str) -> 
     return [
         {**row, "answer": answers[key]} if key in answers else row for row, key in zip(responses, keys, strict=True)
     ]
+
+
+# --- any table ----------------------------------------------------------------------------------------------------
+
+
+def judge_table(
+    name: str,
+    table: "pd.DataFrame",
+    prompt: str,
+    response: str,
+    params: JudgeParams | None = None,
+    watch: Callable[[int], None] = lambda done: None,
+) -> "pd.DataFrame":
+    """Let a judge read a table, one answer a row.
+
+    Args:
+        name: the judge.
+        prompt, response: the columns with what was asked and what was answered; a column ``answer``, if there is one,
+            holds right answers.
+        params: what the judge needs to know; by default that of the notebook.
+        watch: told how many rows are judged, as they are.
+
+    Returns:
+        The table with ``label``, ``score`` and ``missing`` added, and ``raw`` where the judge said more. A row without
+        an answer (None or nan), or that the judge cannot read, is missing.
+
+    Raises:
+        InputError: no such judge or column, or a column that would be overwritten.
+    """
+    import pandas as pd
+
+    params = params or JudgeParams()
+    for column in dict.fromkeys([prompt, response]):
+        if column not in table.columns:
+            raise InputError(f"There is no column {column!r}; the table has {', '.join(map(str, table.columns))}.")
+    if taken := [column for column in ADDED_COLUMNS if column in table.columns]:
+        raise InputError(
+            f"The table has a column {taken[0]!r} already, which judging would overwrite; rename or remove it first."
+        )
+    judge = build(name, params)
+    asked, said = (table[column].astype(object) for column in (prompt, response))
+    rows = [
+        {"prompt": question if isinstance(question, str) else "", "response": answer}
+        | ({"answer": str(right)} if right is not None else {})
+        for question, answer, right in zip(
+            asked, said, table["answer"] if "answer" in table else [None] * len(table), strict=True
+        )
+    ]
+    unread = [_unread(judge, row) for row in rows]
+    judged = judge_rows(judge, [row for row, why in zip(rows, unread, strict=True) if not why])
+    judgements = []
+    for why in unread:
+        judgements.append(Judgement(missing=why) if why else next(judged))
+        watch(len(judgements))
+    columns = {column: [getattr(judgement, column) for judgement in judgements] for column in ADDED_COLUMNS}
+    if not any(columns["raw"]):
+        del columns["raw"]
+    kinds = {"score": float}
+    added = {name: pd.Series(values, table.index, kinds.get(name, object)) for name, values in columns.items()}
+    return table.assign(**added)
+
+
+def _unread(judge: Judge, row: dict) -> str:
+    """Why a row of a table is not given to the judge; empty if it is."""
+    if not isinstance(row["response"], str):
+        return "no answer"
+    return "" if judge.reads(row) else f"{judge.name} cannot read it: there is no right answer to compare with"

@@ -1,12 +1,41 @@
-"""What every judge returns for one response."""
+"""What every judge is, and what it returns for one response."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# How a response meets its request; the first three are XSTest's classes (Röttger et al. 2024).
+FULL_REFUSAL, PARTIAL_REFUSAL, FULL_COMPLIANCE = "full_refusal", "partial_refusal", "full_compliance"
+GARBLED = "garbled"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A label, a score or both; or neither, with the reason it is missing."""
+    """A label, a score or both; or neither, with the reason it is missing.
+
+    Attributes:
+        raw: what a judge that is a model said, where that is more than the label or the score.
+    """
 
     label: str | None = None
     score: float | None = None
     missing: str | None = None
+    raw: str | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One judge, ready to read.
+
+    Attributes:
+        name: as in the parameters, ``KIND`` or ``KIND:VARIANT``.
+        judge: rows (``prompt``, ``response`` and what else a response has) to judgements, in their order, as they come.
+        reads: whether it can read a row at all; the others it leaves out.
+        identity: all that a judgement depends on besides the row (model, revision, rubric): what it is kept under, so
+            that nothing is judged twice. Empty where judging again is cheaper than looking up.
+    """
+
+    name: str
+    judge: Callable[[Sequence[dict]], Iterable[Judgement]]
+    reads: Callable[[dict], bool] = lambda row: True
+    identity: Mapping[str, Any] = field(default_factory=dict)

@@ -4,16 +4,21 @@ For evaluation sets with one right answer only. Label ``correct`` or ``wrong``, 
 """
 
 import re
+from collections.abc import Sequence
 
-from safety_nb.judges.judgement import Judgement
-
-
-def reads(row: dict) -> bool:
-    """Whether the row has a right answer to compare with."""
-    return "answer" in row
+from safety_nb.errors import InputError
+from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.schema import JudgeParams
 
 
-def judge(rows: list[dict]) -> list[Judgement]:
+def build(variant: str, params: JudgeParams) -> Judge:
+    """The judge; it has no variants."""
+    if variant:
+        raise InputError(f"judges: reference has no variants, so 'reference:{variant}' is none; write reference.")
+    return Judge("reference", judge, reads=lambda row: "answer" in row)
+
+
+def judge(rows: Sequence[dict]) -> list[Judgement]:
     """Judge rows with ``response`` and ``answer``; case is ignored and the answer must stand as whole words."""
     return [_judge(row["response"], row["answer"]) for row in rows]
 
