@@ -237,7 +237,7 @@ def test_figures_of_no_rows_draw_a_sentence_instead(ax):
     empty = rates({}, "bad")
     plots.label_shares(empty, ax)
     assert "No refusals were judged" in texts(ax)
-    assert "No refusals were judged" in texts(plots.dose_response(empty, ROLES, Figure().subplots()))
+    assert "Nothing was judged here" in texts(plots.dose_response(empty, ROLES, Figure().subplots()))
 
 
 def test_a_new_figure_is_made_without_axes(table):
