@@ -1,11 +1,14 @@
 """The blocks of a self-contained HTML page: knows neither runs nor studies.
 
-A page needs no network: style and figures are inside it, and it forbids itself to load or run anything.
+A page needs no network: style and figures are inside it, and it forbids itself to load anything, or to run anything but
+a script of ours.
 A block is a dict with its `kind` and what `data/report.html.j2` needs to show that kind. All text in it is shown
 as text, never as markup, and goes through `visible`; untrusted text that may be long is cut by it before. Writes no
 files.
 """
 
+import base64
+import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -181,7 +184,6 @@ def drawn(draw, arguments: tuple, size: tuple[float, float], alt: str, caption: 
 
 def picture(figure: "Figure", title: str, alt: str, caption: str) -> dict:
     """A figure as an SVG in a data address: sharp at any width, and cut off from the page around it."""
-    import base64
     import io
 
     import matplotlib
@@ -209,11 +211,16 @@ def picture(figure: "Figure", title: str, alt: str, caption: str) -> dict:
     }
 
 
-def render(**page: Any) -> str:
-    """The page as HTML, from what the template asks for: kicker, title, lead, opening, sections and version."""
+def render(*, script: str = "", **page: Any) -> str:
+    """The page as HTML, from what the template asks for: kicker, title, lead, opening, sections and version.
+
+    Args:
+        script: name of a file of ours in ``data/`` that the page runs; no other script can run in it.
+    """
     from importlib.resources import files
 
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     def shown(value: Any) -> Any:
         return value if hasattr(value, "__html__") else visible(value, limit=None)[0]  # a macro's has been through
@@ -223,7 +230,12 @@ def render(**page: Any) -> str:
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["unbroken"] = _unbroken
-    return environment.from_string(source).render(**page)
+    own = None
+    if script:
+        code = (files("safety_nb") / "data" / script).read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        own = {"source": Markup(code), "hash": Markup(f"sha256-{digest}")}
+    return environment.from_string(source).render(**page, script=own)
 
 
 def _unbroken(text: str) -> str:

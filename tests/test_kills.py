@@ -144,10 +144,11 @@ def test_a_kernel_that_outlives_its_process_is_waited_for(tmp_path):
 def test_a_run_killed_at_twenty_moments_goes_on_to_the_same_numbers(tmp_path):
     params = PROJECT / "params" / "tiny.yaml"
     began = time.monotonic()
-    undisturbed = finish(params, tmp_path / "undisturbed")
+    # All folders have one name: it stands in the tables that are compared.
+    undisturbed = finish(params, tmp_path / "undisturbed" / "run")
     whole = time.monotonic() - began
     for number in range(20):
-        folder = tmp_path / f"run{number}"
+        folder = tmp_path / f"killed-{number}" / "run"
         process = start(params, folder)
         moment = time.monotonic() + whole * (number + 0.5) / 20
         kill(process, lambda moment=moment: time.monotonic() > moment)

@@ -69,6 +69,7 @@ ALLOWED = {
     "headline": {"summary"},
     "page": set(),
     "report": {"page", "plots", "summary"},
+    "answers": {"page"},
     "reporting": {"headline", "plots", "report", "runs", "schema", "sources", "study", "summary"},
     "endpoint": {"redaction", "runs"},
     "rewording": set(),
