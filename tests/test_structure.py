@@ -61,6 +61,8 @@ ALLOWED = {
     "judges.judgement": set(),
     "judges.reference": {"judges.judgement"},
     "judges.refusal": {"coherence", "judges.judgement"},
+    "paired": {"stats"},
+    "dose": {"stats"},
     "summary": {"stats"},
     "headline": {"summary"},
     "page": set(),
