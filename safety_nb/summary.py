@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from safety_nb.stats import Estimate, mean_over_seeds
+from safety_nb.stats import SHARE, Estimate, mean_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,17 +160,22 @@ def _with_samples(values: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _over_prompts(group: "pd.DataFrame") -> Estimate:
-    """The mean of one metric over seeds, prompts and the answers to a prompt, which are not independent.
+    """The mean of one metric over seeds and prompts; of several answers to a prompt, their mean counts."""
+    values = matrix(group)
+    estimate = mean_over_seeds(values.to_numpy(), bounds=SHARE if group["metric"].iloc[0] in RATES else None)
+    n = int(group["value"].notna().sum())
+    asked = values.size * (group["sample"].nunique() if "sample" in group else 1)
+    return replace(estimate, n=n, n_missing=asked - n)
 
-    Of several seeds, each prompt counts with the mean of its answers. Of one seed, its answers take the place of seeds.
+
+def matrix(values: "pd.DataFrame") -> "pd.DataFrame":
+    """The values of one metric, seeds in rows and prompts in columns; several answers to a prompt as their mean.
+
+    Args:
+        values: Columns prompt_id, value and, where there are several, seed and sample.
     """
-    group = group if "seed" in group else group.assign(seed=0)
-    answers = group.pivot(index=["seed", "sample"], columns="prompt_id", values="value")
-    if group.loc[group["value"].notna(), "seed"].nunique() <= 1:
-        return mean_over_seeds(answers.to_numpy(dtype=float))
-    estimate = mean_over_seeds(answers.groupby(level="seed").mean().to_numpy(dtype=float))
-    n = int(answers.notna().to_numpy().sum())
-    return replace(estimate, n=n, n_missing=answers.size - n)
+    values = values if "seed" in values else values.assign(seed=0)
+    return values.pivot_table(index="seed", columns="prompt_id", values="value", dropna=False, sort=False).astype(float)
 
 
 ENDING_COLUMNS = ["dataset", "answers", "cut_off", "degenerate", "no_answer"]

@@ -65,6 +65,8 @@ ALLOWED = {
     "judges.reference": {"judges.judgement", "schema"},
     "judges.refusal": {"coherence", "judges.judgement", "schema"},
     "tables": {"runs"},
+    "paired": {"stats"},
+    "dose": {"stats"},
     "summary": {"stats"},
     "headline": {"summary"},
     "page": set(),
