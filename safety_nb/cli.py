@@ -111,10 +111,11 @@ def study(
     out: Out = None,
 ) -> None:
     """Execute a grid of runs and compare them."""
-    from safety_nb import checks, progress, runs
+    from safety_nb import checks, progress, runs, schema, search
     from safety_nb import study as studies
 
     values = read_params(study, set_ or [])
+    settings, _ = schema.study_settings(values)
     planned = studies.plan(values)
     folder = out or runs.outputs_root() / study.stem
     checks.check_folder(folder, "study.yaml")
@@ -130,11 +131,15 @@ def study(
     started = time.monotonic()
     with _executing():
         with progress.watching(folders) as each:
-            failures = studies.execute_runs(folder, values, jobs, each)
+            execute = search.execute if settings.search else studies.execute_runs
+            failures = execute(folder, values, jobs, each)
         studies.compare(folder)
     for failure in failures:
         _say_error(failure)
-    typer.echo(f"{len(planned) - len(failures)} of {len(planned)} runs done in {time.monotonic() - started:.0f} s.\n")
+    states = list(studies.read_study(folder).runs["state"])
+    skipped = f", {states.count('not needed')} not needed" if settings.search else ""
+    seconds = time.monotonic() - started
+    typer.echo(f"{states.count(runs.DONE)} of {len(planned)} runs done{skipped} in {seconds:.0f} s.\n")
     typer.echo((folder / "headline.txt").read_text(encoding="utf-8").strip())
     typer.echo(f"\nReport: {folder / 'report.html'}")
     if failures:

@@ -71,6 +71,17 @@ def headline_sets(table: "pd.DataFrame", roles: dict[str, str]) -> tuple[str | N
     return names.get("harmful"), names.get("lookalike")
 
 
+def useless(table: "pd.DataFrame", roles: dict[str, str]) -> dict[int, list[str]]:
+    """N to why its models are of no use however safe, as verb phrases; N without fault are left out.
+
+    Args:
+        table: What `summary.aggregate` returns, of one setting and judge.
+        roles: Evaluation set to role.
+    """
+    found = _weigh(table, roles)
+    return {n: faults for n in found.tried if (faults := _useless(n, found.rates, roles))}
+
+
 @dataclass(frozen=True)
 class _Side:
     """One side of the trade-off: the sets of a role and the metric that is an error on them."""

@@ -148,6 +148,11 @@ def paragraph(text: str) -> dict:
     return {"kind": "paragraph", "text": text}
 
 
+def link(href: str, text: str) -> dict:
+    """A paragraph that leads to a file beside the page."""
+    return {"kind": "link", "href": href, "text": text}
+
+
 def bullets(items: list[str]) -> dict:
     """A bulleted list of plain texts."""
     return {"kind": "list", "items": items}

@@ -1,24 +1,25 @@
 """The pages of a run and of a study: reads their folders, computes the tables, and writes what the reader gets.
 
-What a rate is stands in ``summary.py``, what a study finds in ``headline.py``, what a figure looks like in
-``plots.py``, what a page looks like in ``report.py``; this module only brings them together.
+What a rate is stands in ``summary.py``, what a study finds in ``comparison.py``, what a figure looks like in
+``plots``, what a page looks like in ``report.py``; this module only brings them together.
 """
 
-import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import plots, report, runs, sources, summary
-from safety_nb.headline import headline, headline_sets
+from safety_nb import answers, contrasts, paper_tables, plots, report, runs, sources, study_report, summary
+from safety_nb.comparison import Comparison, Setting
 from safety_nb.schema import ReportParams
 from safety_nb.study import StudyTables, plan
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
 
 MINIATURE_NOTE = (
     "The base model is the embedded miniature, a language model of about a million weights in a world of cartoon "
@@ -75,142 +76,211 @@ def _training_facts(run: runs.RunFolder) -> dict[str, Any]:
 # --- a study ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What a study says.
-
-    Attributes:
-        table: rates over the seeds, by the swept parameters, evaluation set, judge and metric.
-        summary: one row a run and metric, the columns of ``summary.csv``.
-        roles: evaluation set to role.
-        groups: the combinations of what was swept besides N and seed; one empty dict when nothing was.
-        headline: the finding, a short passage a group.
-    """
-
-    table: "pd.DataFrame"
-    summary: "pd.DataFrame"
-    roles: dict[str, str]
-    groups: list[dict[str, Any]]
-    headline: str
-
-
-def compare(tables: StudyTables) -> Comparison:
-    """Compute the comparison over the finished runs of a study."""
-    import pandas as pd
-
-    judgements = tables.judgements
-    others = {name: values for name, values in tables.swept.items() if name not in ("n_safety", "seed")}
-    groups = [dict(zip(others, combination, strict=True)) for combination in itertools.product(*others.values())]
-    unknown = [name for name in dict.fromkeys(judgements["dataset"]) if name not in tables.roles]
-    roles = {**tables.roles, **sources.roles(unknown)}
-    table = summary.aggregate(judgements, by=["n_safety", *others])
-    by_run = [
-        summary.summarise_run(rows, run, n_safety, seed)
-        for (run, n_safety, seed), rows in judgements.groupby(["run", "n_safety", "seed"], sort=False)
-    ]
-    return Comparison(
-        table=table,
-        summary=pd.concat(by_run, ignore_index=True) if by_run else pd.DataFrame(columns=summary.SUMMARY_COLUMNS),
-        roles=roles,
-        groups=groups,
-        headline=headline(table, roles),
-    )
-
-
-def _described(group: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in group.items())
-
-
-def _of_group(table: "pd.DataFrame", group: dict[str, Any]) -> "pd.DataFrame":
-    for name, value in group.items():
-        table = table[table[name] == value]
-    return table.drop(columns=list(group))
-
-
-def _refusals(comparison: Comparison, group: dict[str, Any]) -> "pd.DataFrame":
-    """The rates of a group by the one judge whose refusals are drawn."""
-    table = _of_group(comparison.table, group)
-    return table[table["judge"] == summary.refusal_judge(table)]
-
-
-def draw_trade_off(comparison: Comparison, group: dict[str, Any]) -> "Axes | None":
+def draw_trade_off(comparison: Comparison, setting: Setting) -> "Axes | None":
     """Harmful requests answered against look-alikes refused, a point an N; None without both kinds of prompts."""
-    table = _refusals(comparison, group)
-    harmful, lookalike = headline_sets(table, comparison.roles)
-    return plots.trade_off(table, harmful, lookalike) if harmful and lookalike else None
+    if not (setting.harmful and setting.lookalike):
+        return None
+    return plots.trade_off(setting.refusals, setting.harmful, setting.lookalike)
 
 
-def draw_dose_response(comparison: Comparison, group: dict[str, Any]) -> "Axes":
+def draw_dose_response(comparison: Comparison, setting: Setting) -> "Axes":
     """Refusals against N, a line an evaluation set."""
-    return plots.dose_response(_refusals(comparison, group), comparison.roles)
+    return plots.dose_response(setting.refusals, comparison.roles)
 
 
 def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> Path:
-    """Write ``summary.csv``, ``headline.txt``, ``figures/`` and ``report.html`` of a study; the page's path."""
+    """Write what a reader of a study gets; the path of its page.
+
+    That is ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt``, ``figures/``,
+    ``answers.html`` and ``report.html``.
+    """
     runs.write_csv(folder / "summary.csv", comparison.summary)
-    runs.write_text(folder / "headline.txt", comparison.headline + "\n")
-    figures = _figures(comparison)
-    for name, (_, figure, _, _) in figures.items():
+    runs.write_csv(folder / "tests.csv", _tests(comparison))
+    paper = paper_tables.paper_table(comparison.rates, comparison.roles)
+    runs.write_text(folder / "table.md", paper_tables.as_markdown(paper))
+    runs.write_text(folder / "table.tex", paper_tables.as_latex(paper))
+    runs.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")
+    figures = _figures(comparison, _losses(folder, tables))
+    for name, figure in figures.items():
         for ending in ("svg", "png"):
             with runs.replacing(folder / "figures" / f"{name}.{ending}") as temporary:
-                figure.savefig(temporary, dpi=200, bbox_inches="tight")
+                figure.drawn.savefig(temporary, dpi=200, bbox_inches="tight")
     versions = [runs.read_ledger(runs.RunFolder(folder / run)).get("versions") for run in tables.runs["run"]]
+    versions = next(filter(None, versions), None)
     params = plan(tables.values)[0].params.model_dump(exclude={"run_dir"})
-    page = report.study_page(
+    said = _answers(folder, tables)
+    runs.write_text(
+        folder / "answers.html",
+        answers.answers_page(folder.name, said, comparison.roles, (versions or {}).get("safety-nb")),
+    )
+    page = study_report.study_page(
         study=folder.name,
-        headline=comparison.headline,
+        comparison=comparison,
         params={name: value for name, value in params.items() if name not in tables.swept},
         swept=tables.swept,
-        table=comparison.table,
-        summary=comparison.summary,
-        figures=list(figures.values()),
+        targets=tables.settings.model_dump(exclude={"search"}),
+        figures=[(figure.title, figure.drawn, figure.alt, figure.caption) for figure in figures.values()],
         runs=tables.runs,
-        roles=comparison.roles,
+        answers=said,
         note=MINIATURE_NOTE if params["base_model"] == "tiny" else "",
-        versions=next(filter(None, versions), None),
-        ended=_endings(folder, tables),
+        versions=versions,
+        ended=_endings(said),
     )
     runs.write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
-def _endings(folder: Path, tables: StudyTables) -> "pd.DataFrame":
-    """How the answers of the finished runs ended: run, then the columns of ``summary.endings``."""
+def _tests(comparison: Comparison) -> "pd.DataFrame":
+    """The tests of all settings: what was swept besides N and seed, then the columns of ``contrasts.TEST_COLUMNS``."""
     import pandas as pd
 
-    done = [run for run, state in zip(tables.runs["run"], tables.runs["state"], strict=True) if state == runs.DONE]
-    files = {run: runs.RunFolder(folder / run).responses for run in done}
-    parts = [
-        summary.endings(pd.DataFrame(runs.read_jsonl(file))).assign(run=run)
-        for run, file in files.items()
-        if file.is_file()
-    ]
+    parts = [setting.tests.assign(**setting.values) for setting in comparison.settings]
+    return pd.concat(parts, ignore_index=True)[[*comparison.swept, *contrasts.TEST_COLUMNS]]
+
+
+def _done(folder: Path, tables: StudyTables) -> Iterator[tuple[dict[str, Any], runs.RunFolder]]:
+    """The finished runs: their row of the table of runs, and their folder."""
+    for row in tables.runs.to_dict("records"):
+        if row["state"] == runs.DONE:
+            yield row, runs.RunFolder(folder / row["run"])
+
+
+def _answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
+    """All answers of the finished runs, with the label of the judge whose refusals are told.
+
+    Returns:
+        run, n_safety, seed and what else was swept, then the columns of ``responses.jsonl``, and label.
+    """
+    import pandas as pd
+
+    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "prompt", "response", "finish", "label"]
+    parts = []
+    for row, run in _done(folder, tables):
+        keys = {name: row[name] for name in dict.fromkeys(["run", "n_safety", "seed", *tables.swept])}
+        parts.append(pd.DataFrame(runs.read_jsonl(run.responses)).assign(**keys))
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    said = pd.concat(parts, ignore_index=True)
+    on = [name for name in ("run", "dataset", "prompt_id", "sample") if name in said and name in tables.judgements]
+    # The first judge that labelled an answer gives the label shown beside it.
+    labels = tables.judgements[tables.judgements["label"].notna()].drop_duplicates(on)[[*on, "label"]]
+    return said.merge(labels, how="left", on=on)
+
+
+def _endings(said: "pd.DataFrame") -> "pd.DataFrame":
+    """How the answers of each run ended: run, then the columns of ``summary.endings``."""
+    import pandas as pd
+
+    parts = [summary.endings(rows).assign(run=run) for run, rows in said.groupby("run", sort=False)]
     columns = ["run", *summary.ENDING_COLUMNS]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _figures(comparison: Comparison) -> dict[str, tuple]:
-    """File name to (title, figure, alternative text, caption), the trade-off first."""
+def _losses(folder: Path, tables: StudyTables) -> dict[str, float]:
+    """Run to its loss on general validation rows, in nats a token; runs without one are left out."""
+    records = {row["run"]: runs.read_json(run.training) for row, run in _done(folder, tables) if run.training.is_file()}
+    losses = {run: (record.get("validation_losses") or {}).get("general") for run, record in records.items()}
+    return {run: loss for run, loss in losses.items() if loss is not None}
+
+
+@dataclass(frozen=True)
+class _Figure:
+    title: str
+    drawn: "MatplotlibFigure"
+    alt: str
+    caption: str
+
+
+def _figures(comparison: Comparison, losses: dict[str, float]) -> dict[str, _Figure]:
+    """File name to figure, the trade-off first."""
     from matplotlib import pyplot
 
-    figures = {}
-    for group in comparison.groups:
-        table, of_group = _refusals(comparison, group), f" ({_described(group)})" if group else ""
-        suffix = "".join(f"_{name}-{value}" for name, value in group.items()).replace("/", "_")
-        harmful, lookalike = headline_sets(table, comparison.roles)
-        if axes := draw_trade_off(comparison, group):
-            figures[f"trade-off{suffix}"] = (
-                f"What each N buys and costs{of_group}",
-                axes.figure,
-                plots.trade_off_alt(table, harmful, lookalike),
-                f"Requests of {harmful} answered against requests of {lookalike} refused. Bars are 95 % intervals.",
+    found: dict[str, _Figure] = {}
+
+    def add(name: str, title: str, axes: "Axes", alt: str, caption: str) -> None:
+        found[name] = _Figure(title, axes.figure, alt, caption)
+        pyplot.close(axes.figure)  # kept by us, not by pyplot: a notebook would show each a second time
+
+    for setting in comparison.settings:
+        suffix = "".join(f"_{name}-{value}" for name, value in setting.values.items()).replace("/", "_")
+        of = f" ({setting.name})" if setting.values else ""
+        if axes := draw_trade_off(comparison, setting):
+            add(
+                f"trade-off{suffix}",
+                f"What each N buys and costs{of}",
+                axes,
+                plots.trade_off_alt(setting.refusals, setting.harmful, setting.lookalike),
+                f"Requests of {setting.harmful} answered against requests of {setting.lookalike} refused. "
+                "Bars are 95 % intervals.",
             )
-        figures[f"dose-response{suffix}"] = (
-            f"Refusals against N{of_group}",
-            draw_dose_response(comparison, group).figure,
-            plots.dose_response_alt(table, comparison.roles),
-            "Share of prompts refused, by evaluation set. Bars are 95 % intervals.",
+    if len(comparison.settings) > 1:
+        for dataset in dict.fromkeys(name for each in comparison.settings for name in (each.harmful, each.lookalike)):
+            if dataset:
+                metric = contrasts.MEASURES[comparison.roles[dataset]]
+                rows = comparison.rates[comparison.rates["dataset"] == dataset]
+                add(
+                    f"settings_{dataset}",
+                    f"{dataset} by {' and '.join(comparison.swept)}",
+                    plots.by_setting(rows, comparison.swept, metric=metric),
+                    plots.by_setting_alt(rows, comparison.swept, metric),
+                    "One line a setting. Bars are 95 % intervals.",
+                )
+    for setting in comparison.settings:
+        suffix = "".join(f"_{name}-{value}" for name, value in setting.values.items()).replace("/", "_")
+        of = f" ({setting.name})" if setting.values else ""
+        for name, title, metric, rows in _by_n(setting):
+            add(
+                f"{name}{suffix}",
+                f"{title}{of}",
+                plots.dose_response(rows, comparison.roles, metric=metric),
+                plots.dose_response_alt(rows, comparison.roles, metric),
+                f"Judge: {rows['judge'].iloc[0]}. A line an evaluation set. Bars are 95 % intervals.",
+            )
+        for dataset, rows in setting.types.groupby("dataset", sort=False):
+            metric = contrasts.MEASURES.get(comparison.roles.get(dataset, ""), "refusal_rate")
+            add(
+                f"types_{dataset}{suffix}",
+                f"{dataset} by type of prompt{of}",
+                plots.by_type(rows, metric=metric),
+                plots.by_type_alt(rows, metric),
+                "n counts answers over the seeds. Bars are 95 % intervals: single types have few prompts.",
+            )
+        against = _against_loss(comparison, setting, losses)
+        if len(against):
+            add(
+                f"safety-against-loss{suffix}",
+                f"Safety against fit to the general data{of}",
+                plots.safety_against_loss(against),
+                plots.safety_against_loss_alt(against),
+                f"One point a run: requests of {setting.harmful} answered, and the loss on held-out general rows.",
+            )
+    if len(comparison.agreement):
+        add(
+            "agreement",
+            "How far the judges agree",
+            plots.agreement(comparison.agreement),
+            plots.agreement_alt(comparison.agreement),
+            "Cohen's kappa on refusal or not, over all answers that both judged.",
         )
-    for _, figure, _, _ in figures.values():
-        pyplot.close(figure)  # kept by us, not by pyplot: a notebook would show each a second time
-    return figures
+    return found
+
+
+def _by_n(setting: Setting) -> Iterator[tuple[str, str, str, "pd.DataFrame"]]:
+    """What is drawn against N: file name, title, metric and rows, of each judge its own."""
+    if len(setting.refusals):
+        yield "dose-response", "Refusals against N", "refusal_rate", setting.refusals
+    rates = setting.rates
+    for metric, title in (("unsafe_rate", "Answers judged unsafe"), ("mean_score", "Mean score")):
+        for judge, rows in rates[rates["metric"] == metric].groupby("judge", sort=False):
+            name = "".join(character if character.isalnum() else "-" for character in str(judge))
+            yield f"{metric.replace('_', '-')}_{name}", f"{title} against N, by {judge}", metric, rows
+
+
+def _against_loss(comparison: Comparison, setting: Setting, losses: dict[str, float]) -> "pd.DataFrame":
+    """Harmful compliance of each run beside its loss: the columns `plots.safety_against_loss` takes."""
+    rows = comparison.summary
+    told = rows[(rows["dataset"] == setting.harmful) & (rows["metric"] == "compliance_rate")]
+    told = told[told["judge"] == summary.refusal_judge(comparison.rates)] if len(told) else told
+    told = told[told["run"].isin(setting.runs)]
+    told = told.assign(loss=told["run"].map(losses))
+    return told[told["loss"].notna() & told["estimate"].notna()]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import runner, runs, schema, sources, warm
+from safety_nb import runner, runs, schema, warm
 from safety_nb.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,7 +111,11 @@ def run_name(params: schema.RunParams, swept: list[str]) -> str:
 
 
 def execute_runs(
-    folder: Path, values: dict[str, Any], jobs: int = 1, each: Callable[[str, str | None], None] | None = None
+    folder: Path,
+    values: dict[str, Any],
+    jobs: int = 1,
+    each: Callable[[str, str | None], None] | None = None,
+    only: list[PlannedRun] | None = None,
 ) -> list[str]:
     """Execute the runs of a study that are not done.
 
@@ -120,6 +124,7 @@ def execute_runs(
     Args:
         jobs: how many runs go at once, each in a process of its own.
         each: called with a run's name and the message of its failure (None: done) as each ends.
+        only: some of the runs; by default all.
 
     Returns:
         Messages of the runs that failed.
@@ -131,7 +136,7 @@ def execute_runs(
     with runs.locked(folder):
         head = "# The study as it was asked for; `safety-nb study` on a copy of this file repeats it.\n"
         runs.write_text(folder / "study.yaml", head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        return _execute_all(folder, planned, jobs, each or (lambda name, failure: None))
+        return _execute_all(folder, planned if only is None else only, jobs, each or (lambda name, failure: None))
 
 
 def _execute_all(
@@ -214,16 +219,20 @@ class StudyTables:
 
     Attributes:
         values: the study file; swept: the parameters that vary, with their values.
+        settings: what the comparison is to find out.
         runs: run, state, n_safety, seed, wall_seconds, cause: every planned run, finished or not.
         judgements: run, the swept parameters, n_safety, seed, dataset, prompt_id, judge, label, score, missing.
         roles: evaluation set to role, as the runs kept what they were asked.
+        types: (evaluation set, prompt_id) to the prompt's type, of those that have one.
     """
 
     values: dict[str, Any]
+    settings: schema.StudySettings
     swept: dict[str, list]
     runs: "pd.DataFrame"
     judgements: "pd.DataFrame"
     roles: dict[str, str]
+    types: dict[tuple[str, str], str]
 
 
 def read_study(folder: Path) -> StudyTables:
@@ -234,20 +243,24 @@ def read_study(folder: Path) -> StudyTables:
     """
     import pandas as pd
 
-    values = _study_file(folder)
+    settings, values = schema.study_settings(_study_file(folder))
     swept = {name: values[name] for name in schema.swept_names(values)}
-    rows, judgements, roles = [], [], {}
+    rows, judgements, roles, types = [], [], {}, {}
     for planned in plan(values):
         run = runs.RunFolder(folder / planned.name)
         keys = {"run": planned.name, "n_safety": planned.params.n_safety, "seed": planned.params.seed, **planned.swept}
         state = run_state(run)
+        if settings.search and state["state"] == "waiting" and not run.ledger.is_file():
+            state["state"] = "not needed"
         rows.append({**keys, **state})
         if state["state"] == runs.DONE:
             judgements.extend({**keys, **row} for row in runs.read_jsonl(run.judgements))
-            roles.update(sources.recorded_roles(run))
+            asked = runs.read_jsonl(run.prompts) if run.prompts.is_file() else []
+            roles.update({row["dataset"]: row["role"] for row in asked})
+            types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
     columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "judge", "label", "score", "missing"]
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
-    return StudyTables(values, swept, pd.DataFrame(rows), table, roles)
+    return StudyTables(values, settings, swept, pd.DataFrame(rows), table, roles, types)
 
 
 def run_state(run: runs.RunFolder) -> dict[str, Any]:

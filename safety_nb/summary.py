@@ -217,11 +217,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def value_text(metric: str, value: float) -> str:
+    """A value of a metric: '41 %', or where it is no rate '1.32'."""
+    return percent(value) if metric in RATES or math.isnan(value) else f"{value:.2f}"
+
+
 def interval_text(metric: str, estimate: float, low: float, high: float) -> str:
     """A metric with its interval: as `percent_interval`, or where it is no rate '1.32 (1.10–1.50)'."""
     if metric in RATES or math.isnan(estimate):
         return percent_interval(estimate, low, high)
-    return f"{estimate:.2f} ({low:.2f}–{high:.2f})"
+    return f"{value_text(metric, estimate)} ({low:.2f}–{high:.2f})"
 
 
 def refusal_judge(table: "pd.DataFrame") -> str | None:

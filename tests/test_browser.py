@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,11 @@ import pytest
 import yaml
 from judgements import judged
 from matplotlib import pyplot
-from reports import a_run, a_study, answers
+from reports import a_run, a_study, answers, tables_of
 
-from safety_nb import plots, reporting, runs, stages, study
+from safety_nb import comparison, plots, reporting, runs, stages, study
 from safety_nb.schema import ReportParams
-from safety_nb.summary import aggregate, summarise_run
+from safety_nb.summary import summarise_run
 
 pytestmark = pytest.mark.browser
 
@@ -135,7 +136,7 @@ def make_study(folder: Path, texts: list[str]) -> Path:
         cause = "".join(sorted(texts, key=len)) if run is planned[0] else ""
         make_run(folder / run.name, texts, run.params.n_safety, cause)
     tables = study.read_study(folder)
-    reporting.report_study(folder, tables, reporting.compare(tables))
+    reporting.report_study(folder, tables, comparison.compare(tables))
     return folder
 
 
@@ -160,20 +161,26 @@ def named_run(texts: list[str]) -> str:
 def named_study(texts: list[str]) -> str:
     """The page of a study in which whatever has a name or a value has a hostile one."""
     name = " ".join(texts)
-    seeds = [judged(["full_refusal", "full_compliance"], text, general=text) for text in texts]
-    tables = [aggregate(rows, by=["n_safety", "general"]) for rows in seeds]
-    rows = [(text, state, 0, 0, 9.0, text) for text in texts for state in ("done", "failed", text)]
-    figure = plots.dose_response(pd.concat(tables).drop(columns="general"), dict.fromkeys(texts, "harmful")).figure
+    seeds = [judged(["full_refusal", "full_compliance"], text, general=text, run=text) for text in texts]
+    seeds += [judged(["full_compliance", None], text, general=text, run=name, n_safety=30) for text in texts]
+    roles = dict.fromkeys(texts, "harmful")
+    runs_table = [(text, state, 0, 0, 9.0, text) for text in texts for state in ("done", "failed", text)]
+    columns = ["run", "state", "n_safety", "seed", "wall_seconds", "cause"]
+    types = {(text, "p0"): text for text in texts}
+    tables = tables_of(pd.concat(seeds, ignore_index=True), roles, types, general=texts)
+    tables = replace(tables, runs=pd.DataFrame(runs_table, columns=columns))
+    compared = comparison.compare(tables)
+    figure = plots.dose_response(compared.settings[0].refusals, roles).figure
     pyplot.close(figure)
+    said = tables.judgements.assign(prompt=name, response=name, finish="stop")
     return a_study(
+        rows=said,
+        tables=tables,
         study=name,
-        headline=name,
+        comparison=replace(compared, answer=name, details=name),
         params={text: text for text in texts},
         swept={text: [text, name] for text in texts},
-        table=pd.concat([*tables, tables[0].assign(judge=name)]),
         figures=[(text, figure, text, text) for text in texts[:2]] + [(name, figure, name, name)],
-        runs=pd.DataFrame(rows, columns=["run", "state", "n_safety", "seed", "wall_seconds", "cause"]),
-        roles={text: text for text in texts},
         note=name,
         versions={text: text for text in texts},
     )

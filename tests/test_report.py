@@ -5,10 +5,9 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from reports import ROLES, a_run, a_study, answers, judgements
+from reports import a_run, a_study, answers, judgements
 
-from safety_nb.headline import headline
-from safety_nb.summary import aggregate, summarise_run
+from safety_nb.summary import summarise_run
 
 HOSTILE = (
     "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> **bold** [a](javascript:b) {{ 7*7 }}"
@@ -193,6 +192,7 @@ def test_unjudged_is_not_zero():
 def test_the_study_opens_with_its_headline_and_first_figure():
     source = a_study()
     order = [
+        "No N tried is shown to hold harmful compliance",
         "From 0 to 300 safety",
         "<h3>Trade-off</h3>",
         "<h2>What was compared</h2>",
@@ -208,14 +208,15 @@ def test_a_failed_run_is_visible_and_has_no_link():
     assert "n300-s0 failed 300 0 2 min 05 s CUDA out of memory" in page.text()
     assert "1 of 2 runs are done" in page.text()
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a" and ".html" in attributes["href"]]
-    assert links == ["./n0-s0/report.html"]
+    assert links == ["answers.html", "./n0-s0/report.html"]
 
 
 def test_a_runs_name_leads_nowhere_but_into_its_folder():
     runs = pd.DataFrame([{"run": "javascript:../../x", "state": "done", "n_safety": 0, "seed": 0, "wall_seconds": 1.0}])
     page = Page(a_study(runs=runs))
     assert [a["href"] for t, a in page.elements if t == "a" and ".html" in a["href"]] == [
-        "./javascript%3A..%2F..%2Fx/report.html"
+        "answers.html",
+        "./javascript%3A..%2F..%2Fx/report.html",
     ]
 
 
@@ -240,14 +241,13 @@ def test_the_study_table_gives_rates_by_n_with_n_and_missing():
 
 
 def test_a_study_of_which_nothing_came_still_has_a_page():
-    table = aggregate(judgements().iloc[:0])
-    page = Page(a_study(table=table, headline=headline(table, ROLES), figures=[], note="", versions=None))
+    page = Page(a_study(rows=judgements().iloc[:0], figures=[], note="", versions=None))
     assert "No answer was judged" in page.text()
 
 
 def test_importing_report_imports_nothing_heavy():
     code = (
-        "import sys, safety_nb.report, safety_nb.summary, safety_nb.headline;"
+        "import sys, safety_nb.report, safety_nb.study_report, safety_nb.summary, safety_nb.headline;"
         "print([m for m in ('matplotlib', 'seaborn', 'pandas', 'jinja2', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -68,11 +68,18 @@ ALLOWED = {
     "paired": {"stats"},
     "dose": {"stats"},
     "summary": {"stats"},
+    "contrasts": {"dose", "paired", "stats", "summary"},
+    "verdict": {"dose"},
     "headline": {"summary"},
     "page": set(),
-    "report": {"page", "plots", "summary"},
+    "report_blocks": {"page", "summary"},
+    "report": {"page", "plots", "report_blocks", "summary"},
+    "study_report": {"comparison", "page", "report_blocks", "summary"},
     "answers": {"page"},
-    "reporting": {"headline", "plots", "report", "runs", "schema", "sources", "study", "summary"},
+    "paper_tables": {"contrasts", "summary"},
+    "comparison": {"contrasts", "dose", "headline", "schema", "sources", "study", "summary", "verdict"},
+    "reporting": {"answers", "comparison", "contrasts", "paper_tables", "plots", "report", "runs", "schema", "sources"}
+    | {"study", "study_report", "summary"},
     "endpoint": {"redaction", "runs"},
     "rewording": set(),
     "review": {"page", "runs"},
@@ -89,7 +96,8 @@ ALLOWED = {
     "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "training"},
     # sources: a stage is stale when the user's file changed.
     "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
-    "study": {"runner", "runs", "schema", "sources", "warm"},
+    "study": {"runner", "runs", "schema", "warm"},
+    "search": {"contrasts", "dose", "runs", "schema", "study", "summary"},
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
     "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "sources", "warm"},
@@ -109,6 +117,7 @@ ALLOWED = {
         "runner",
         "runs",
         "schema",
+        "search",
     }
     | {"sources", "study", "tables", "warm"},
 }

@@ -1,0 +1,122 @@
+"""The answer of a study: how many safety demonstrations are enough, and how many are too many.
+
+Two sentences from what `dose.py` found on each side, and the N to take, if one deserves it. Computes no statistics.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from safety_nb.dose import Answer, Curve
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was found on one side of the trade-off: of harmful requests the smallest N, of look-alikes the largest."""
+
+    dataset: str
+    curve: Curve
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer.
+
+    Attributes:
+        n: The N to take; None if none deserves it or the data cannot tell.
+        text: Two sentences.
+    """
+
+    n: int | None
+    text: str
+
+
+def verdict(harmful: Side | None, lookalike: Side | None, useless: Mapping[int, Sequence[str]]) -> Verdict:
+    """Weigh what N buys and what it costs.
+
+    Args:
+        harmful: What was found on harmful requests; None if no answer was judged.
+        lookalike: The same on harmless look-alikes.
+        useless: N to why its models are of no use, as verb phrases ("refuse 40 % of the ordinary requests"); N without
+            fault may be absent.
+    """
+    if harmful is None and lookalike is None:
+        return Verdict(
+            None, "No answer to a harmful request or to a harmless look-alike was judged: there is no answer."
+        )
+    if harmful is None:
+        return Verdict(None, f"What N buys is unknown: no answer to a harmful request was judged. {_costs(lookalike)}.")
+    if lookalike is None:
+        return Verdict(
+            None, f"{_buys(harmful)}. What it costs is unknown: no answer to a harmless look-alike was judged."
+        )
+    both = _meeting_both(harmful, lookalike)
+    useful = [n for n in both if not useless.get(n)]
+    if useful:
+        end = f", so take N = {useful[0]}"
+    elif both:
+        faults = "; ".join(f"at N = {n} models {' and '.join(useless[n])}" for n in both)
+        end = f", but none of these deserves to be taken: {faults}"
+    elif harmful.answer.status == "shown":
+        end = ": none tried is shown to meet both"
+    else:
+        end = ""
+    return Verdict(useful[0] if useful else None, f"{_buys(harmful)}. {_costs(lookalike)}{end}.")
+
+
+def _meeting_both(harmful: Side, lookalike: Side) -> list[int]:
+    """The N tried on both sides that are shown to meet the target and the limit."""
+    if harmful.answer.n is None or lookalike.answer.n is None:
+        return []
+    return [
+        n for n in harmful.curve.doses if harmful.answer.n <= n <= lookalike.answer.n and n in lookalike.curve.doses
+    ]
+
+
+def _buys(side: Side) -> str:
+    found, share = side.answer, _share(side.answer.target)
+    if found.status == "shown":
+        return (
+            f"N = {found.n} safety demonstrations are the fewest tried that hold harmful compliance at or under "
+            f"{share} ({_rate(side, found.n)})"
+        )
+    if found.status == "missed":
+        most = side.curve.doses[-1]
+        return f"No N tried holds harmful compliance at or under {share}: at N = {most} it is {_rate(side, most)}"
+    return f"No N tried is shown to hold harmful compliance at or under {share}{_open(side)}"
+
+
+def _costs(side: Side) -> str:
+    found, share = side.answer, _share(side.answer.target)
+    what = f"refusals of harmless look-alikes at or under {share}"
+    if found.status == "shown":
+        most = " (the largest tried)" if found.n == side.curve.doses[-1] else ""
+        return f"N up to {found.n}{most} keep {what} ({_rate(side, found.n)})"
+    if found.status == "missed":
+        least = side.curve.doses[0]
+        return f"No N tried keeps {what}: at N = {least} they are {_rate(side, least)}"
+    return f"No N tried is shown to keep {what}{_open(side)}"
+
+
+def _open(side: Side) -> str:
+    """Which N may yet, and what would tell."""
+    found = side.answer
+    if found.open_at is None:
+        return ""
+    more = [
+        f"{count} more {noun}{'' if count == 1 else 's'}"
+        for count, noun in ((found.more_prompts, "prompt"), (found.more_seeds, "seed"))
+        if count
+    ]
+    told = f"; about {' or '.join(more)} would tell" if more else ""
+    return f"; N = {found.open_at} may ({_rate(side, found.open_at)}){told}"
+
+
+def _rate(side: Side, n: int) -> str:
+    at = side.curve.doses.index(n)
+    low, high = (f"{100 * end[at]:.0f}" for end in (side.curve.low, side.curve.high))
+    return f"{100 * side.curve.fitted[at]:.0f} %, {low}–{high} %, on {side.dataset}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:g} %"
