@@ -541,5 +541,6 @@ def test_a_cache_line_holds_no_request(tmp_path, fake):
     with Scripted(always(Reaction(reply()))) as server:
         ask(client(server), requests("the request"), tmp_path / "c", fake)
     (line,) = map(json.loads, (tmp_path / "c").read_text().splitlines())
-    assert set(line) == {"key", "model", "text", "finish", "error", "prompt_tokens", "completion_tokens", "time"}
+    told = {"prompt_tokens", "completion_tokens", "time", "served"}
+    assert set(line) == {"key", "model", "text", "finish", "error"} | told
     assert "the request" not in str(line)

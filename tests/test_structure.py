@@ -73,7 +73,8 @@ ALLOWED = {
     "report": {"page", "plots", "summary"},
     "answers": {"page"},
     "reporting": {"headline", "plots", "report", "runs", "schema", "sources", "study", "summary"},
-    "endpoint": {"redaction", "runs"},
+    "wire": {"redaction"},
+    "endpoint": {"runs", "wire"},
     "rewording": set(),
     "review": {"page", "runs"},
     "safety_data": {
