@@ -128,10 +128,11 @@ def estimate(endpoint: Endpoint, requests: Iterable[Request], cache: Path) -> Es
 
 def cost_text(endpoint: Endpoint, cost: Estimate) -> str:
     """An estimate in a sentence."""
-    return (
+    text = (
         f"{cost.to_ask} requests to {endpoint.model} at {endpoint.host}, {cost.cached} answered already; about "
-        f"{cost.prompt_tokens:,} prompt and at most {cost.most_completion_tokens:,} answer tokens"
+        f"{cost.prompt_tokens:,} prompt tokens"
     )
+    return text + (f", and {cost.most_completion_tokens:,} of answers at most" if cost.most_completion_tokens else "")
 
 
 def usage(answers: Iterable[Answer]) -> Usage:

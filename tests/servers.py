@@ -1,5 +1,6 @@
 """Servers for tests, on loopback: the miniature behind ``transformers serve``, and one that does as it is told."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from safety_nb import tiny
+from safety_nb.endpoint import Clock
 
 # The base of the miniature has no chat template; this one is among the forms it was trained on.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -64,6 +66,22 @@ def _wait_until_healthy(address: str, process: subprocess.Popen, log: Path) -> N
             return
         time.sleep(0.1)
     raise RuntimeError(f"transformers serve did not start:\n{log.read_text()[-2000:]}")
+
+
+class FakeTime:
+    """A clock that moves only when someone waits for it."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 1_800_000_000.0, []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.sleep)
 
 
 def reply(text: str = "fine", finish: str = "stop", prompt: int = 5, answer: int = 2, model: str = "a-model-1") -> dict:
