@@ -420,9 +420,9 @@ def test_the_endpoint_a_judgement_came_from_is_part_of_what_it_is_kept_under():
     def identity(url="http://localhost/v1", **values):
         return llm.build("xstest", params(url).model_copy(update=values)).identity
 
-    known = [identity(), identity("http://elsewhere/v1"), identity(judge_model="b"), identity(judge_votes=3)]
+    known = [identity(), identity("http://elsewhere/v1"), identity(judge_model="b"), identity(judge_votes=3), identity(judge_votes=5)]
     known += [llm.build("helpfulness", params("http://localhost/v1")).identity]
-    assert len({json.dumps(each, sort_keys=True) for each in known}) == 5
+    assert len({json.dumps(each, sort_keys=True) for each in known}) == 6
     assert identity("http://localhost/v1/") == identity()
 
 

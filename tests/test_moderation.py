@@ -40,7 +40,9 @@ def test_answers_are_judged_in_batches_without_their_prompts(fake, tmp_path, cap
     safe = Judgement("safe", 0.25, raw='{"hate": 0.25, "violence": 0.125}')
     assert found == [safe, Judgement("unsafe", 0.875, raw='{"hate": 0.25, "violence": 0.875}'), safe, safe]
     assert server.seen == [{"model": "a-model", "input": ["a", "villain"]}, {"model": "a-model", "input": ["b"]}]
-    assert capsys.readouterr().out.startswith("moderation: 3 answers; 2 requests to a-model at 127.0.0.1")
+    told = capsys.readouterr().out
+    assert told.startswith("moderation: 3 answers; 2 requests to a-model at 127.0.0.1")
+    assert "about 3 prompt tokens" in told  # nine letters at four a token
 
 
 def refuses_lists(message, number):

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from safety_nb import endpoint, fetch
-from safety_nb.endpoint import Answer, Clock, Endpoint, Estimate, Request
+from safety_nb.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.errors import InputError
 from safety_nb.judges import rubrics
 from safety_nb.judges.judgement import Judge, Judgement
@@ -134,12 +134,6 @@ def judge(
     for answers in _answered(f"llm:{rubric.name}", asked, ask, cache, clock):
         ballots = [_ballot(rubric, answer) for answer in answers]
         yield ballots[0] if votes == 1 else replace(_settled(ballots), raw=_raw(answers))
-
-
-def estimate(rows: Sequence[dict], rubric: Rubric, ask: Endpoint, votes: int, cache: Path) -> Estimate:
-    """What judging would cost, without asking."""
-    asked = [_requests(rubric, votes, number, row) for number, row in enumerate(rows)]
-    return endpoint.estimate(ask, sum(asked, []), cache)
 
 
 def compare(pairs: Sequence[dict], params: JudgeParams, clock: Clock = endpoint.CLOCK) -> list[Judgement]:

@@ -5,7 +5,6 @@ the score is the highest of the category scores, all of which are kept.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ def _judged(batches: list[list[str]], ask: Endpoint, cache: Path, clock: Clock) 
     singly = []
     for answer in endpoint.ask(ask, _requests(batches), cache, clock):
         batch = batches[int(answer.id)]
-        if answer.error and len(batch) > 1 and not endpoint.given_up(answer):
+        if answer.error and len(batch) > 1:
             singly += [[text] for text in batch]
         else:
             yield _judgements(batch, answer)
@@ -111,4 +110,4 @@ def _judgement(result: Any) -> Judgement:
 
 
 def _is_probability(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
