@@ -170,10 +170,10 @@ def test_what_the_endpoint_fails_at_is_missing_and_the_others_are_judged(fake, c
 
     rows = [row("[500]"), row("[429]"), row("[hang]"), row("fine")]
     with Scripted(react) as server:
-        found = asked(server, rows, fake, cache, timeout_seconds=0.5, retries=1)
+        found = asked(server, rows, fake, cache, timeout_seconds=1.5, retries=1)
     assert [judgement.label for judgement in found] == [None, "full_compliance", None, "full_compliance"]
     assert found[0].missing == "the judge gave no whole reply: HTTP 500: oops"
-    assert found[2].missing == "the judge gave no whole reply: no answer within 0.5 s"
+    assert found[2].missing == "the judge gave no whole reply: no answer within 1.5 s"
     assert 7.0 in fake.slept
 
 
@@ -420,8 +420,8 @@ def test_the_endpoint_a_judgement_came_from_is_part_of_what_it_is_kept_under():
     def identity(url="http://localhost/v1", **values):
         return llm.build("xstest", params(url).model_copy(update=values)).identity
 
-    known = [identity(), identity("http://elsewhere/v1"), identity(judge_model="b"), identity(judge_votes=3), identity(judge_votes=5)]
-    known += [llm.build("helpfulness", params("http://localhost/v1")).identity]
+    known = [identity(), identity("http://elsewhere/v1"), identity(judge_model="b"), identity(judge_votes=3)]
+    known += [identity(judge_votes=5), llm.build("helpfulness", params("http://localhost/v1")).identity]
     assert len({json.dumps(each, sort_keys=True) for each in known}) == 6
     assert identity("http://localhost/v1/") == identity()
 
