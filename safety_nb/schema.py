@@ -265,15 +265,16 @@ class JudgeParams(_Data):
         description="refusal, string-match, refusal-classifier:DIR, reference, harmfulness, guard:MODEL, moderation, "
         "llm:RUBRIC",
     )
-    judge_batch_size: int = Field(16, ge=1, description="answers that a judge that is a local model reads at once")
+    judge_batch_size: int = Field(16, ge=1, description="answers that a local model, or moderation, reads at once")
     judge_base_url: str = Field("", description="address of the endpoint that llm judges ask, up to /v1")
     judge_model: str = Field("", description="model that llm judges ask there")
-    judge_key_name: str = Field("", description="NAME of the environment variable with the key for llm and moderation")
+    judge_key_name: str = Field("", description="NAME of the environment variable with the key for llm judges")
     judge_votes: int = Field(1, ge=1, description="times an llm judge is asked; the majority counts")
     judge_own_model: bool = Field(False, description="let a model judge its own answers")
     moderation_base_url: str = Field(
         "", description="address of the moderation endpoint, up to /v1; empty for OpenAI's"
     )
+    moderation_key_name: str = Field("", description="NAME of the environment variable with the key for moderation")
 
 
 class ReportParams(Parameters):

@@ -37,6 +37,12 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Se
         yield served
 
 
+@pytest.fixture
+def fake() -> servers.FakeTime:
+    """The time, for what waits between requests."""
+    return servers.FakeTime()
+
+
 @pytest.fixture(autouse=True)
 def _needs(request: pytest.FixtureRequest) -> None:
     """Give what is marked ``gpu`` or ``browser`` its GPU or browser, or skip it."""

@@ -1,5 +1,6 @@
 """Servers for tests, on loopback: the miniature behind ``transformers serve``, and one that does as it is told."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from safety_nb import tiny
+from safety_nb.endpoint import Clock
 
 # The base of the miniature has no chat template; this one is among the forms it was trained on.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -66,11 +68,27 @@ def _wait_until_healthy(address: str, process: subprocess.Popen, log: Path) -> N
     raise RuntimeError(f"transformers serve did not start:\n{log.read_text()[-2000:]}")
 
 
-def reply(text: str = "fine", finish: str = "stop", prompt: int = 5, answer: int = 2) -> dict:
+class FakeTime:
+    """A clock that moves only when someone waits for it."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 1_800_000_000.0, []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.sleep)
+
+
+def reply(text: str = "fine", finish: str = "stop", prompt: int = 5, answer: int = 2, model: str = "a-model-1") -> dict:
     """The body of a chat completion, and of one without chat template, as it should be."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "text": text, "finish_reason": finish}
-    return {"choices": [choice], "usage": {"prompt_tokens": prompt, "completion_tokens": answer}}
+    return {"model": model, "choices": [choice], "usage": {"prompt_tokens": prompt, "completion_tokens": answer}}
 
 
 @dataclass(frozen=True)
@@ -127,8 +145,11 @@ class Scripted:
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def asked(self) -> list[str]:
-        """The user messages, or texts to be continued, in the order in which they came."""
-        return [body.get("prompt") or body["messages"][-1]["content"] for body in self.seen]
+        """The user messages, texts to be continued, or texts to be moderated (a line each), as they came."""
+        return [
+            body.get("prompt") or "\n".join(body.get("input", ())) or body["messages"][-1]["content"]
+            for body in self.seen
+        ]
 
     def __enter__(self) -> "Scripted":
         self._thread.start()

@@ -12,34 +12,13 @@ import time
 from dataclasses import replace
 
 import pytest
-from servers import CHAT_TEMPLATE, Reaction, Scripted, reply
+from servers import CHAT_TEMPLATE, FakeTime, Reaction, Scripted, reply
 
 from safety_nb import endpoint, tiny
 from safety_nb.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.errors import InputError
 
 KEY = "sk-a-very-secret-key"
-
-
-class FakeTime:
-    """A clock that moves only when someone waits for it."""
-
-    def __init__(self) -> None:
-        self.now, self.slept = 1_800_000_000.0, []
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.sleep)
-
-
-@pytest.fixture
-def fake() -> FakeTime:
-    return FakeTime()
 
 
 def requests(*texts: str) -> list[Request]:
@@ -233,8 +212,8 @@ def test_what_the_request_is_to_blame_for_is_not_tried_again(tmp_path, fake):
 
 def test_a_hanging_server_is_left(tmp_path, fake):
     with Scripted(lambda message, number: server.closing.wait() and Reaction()) as server:
-        answer = ask(client(server, timeout_seconds=0.2, retries=1), requests("a"), tmp_path / "c", fake)["a"]
-    assert answer.error == "no answer within 0.2 s"
+        answer = ask(client(server, timeout_seconds=1.0, retries=1), requests("a"), tmp_path / "c", fake)["a"]
+    assert answer.error == "no answer within 1 s"
     assert len(server.seen) == 2
 
 
@@ -335,6 +314,50 @@ def test_the_newer_name_of_max_tokens_is_found_out(tmp_path, fake):
         answers = ask(client(server, max_tokens=9), requests("a", "b"), tmp_path / "c", fake)
     assert [answer.text for answer in answers.values()] == ["fine", "fine"]
     assert [body.get("max_completion_tokens") for body in server.seen] == [None, 9, 9]
+
+
+# What a model should answer in
+
+
+def structured(*texts: str) -> list[Request]:
+    return [replace(request, schema={"type": "object"}) for request in requests(*texts)]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_an_endpoint_without_schemas_is_asked_without_and_not_again(status, tmp_path, fake):
+    def react(message, number):
+        return Reaction("unknown field", status=status) if "response_format" in server.seen[-1] else Reaction(reply())
+
+    with Scripted(react) as server:
+        answers = ask(client(server), structured("a", "b"), tmp_path / "c", fake)
+        assert set(endpoint.lookup(client(server), structured("a", "b"), tmp_path / "c")) == {"a", "b"}
+    assert [answer.text for answer in answers.values()] == ["fine", "fine"]
+    assert ["response_format" in body for body in server.seen] == [True, False, False]
+
+
+def test_a_request_that_fails_without_its_schema_too_takes_it_from_no_other(tmp_path, fake):
+    with Scripted(
+        lambda message, _: Reaction("too long", status=400) if message == "a" else Reaction(reply())
+    ) as server:
+        answers = ask(client(server), structured("a", "b"), tmp_path / "c", fake)
+    assert (answers["a"].error, answers["b"].text) == ("HTTP 400: too long", "fine")
+    assert ["response_format" in body for body in server.seen] == [True, False, True]
+
+
+# Moderation
+
+
+def test_texts_are_moderated_together_and_a_wrong_number_of_results_is_an_error(tmp_path, fake):
+    def react(message, number):
+        return Reaction({"model": "exact", "results": [{"flagged": False}] * (2 if "a" in message else 1)})
+
+    asked = [Request("two", inputs=["a", "b"]), Request("one of two", inputs=["c", "d"])]
+    with Scripted(react) as server:
+        answers = ask(client(server), asked, tmp_path / "c", fake)
+    assert server.paths == ["/v1/moderations"] * 2
+    assert server.seen[0] == {"model": "a-model", "input": ["a", "b"]}
+    assert (json.loads(answers["two"].text), answers["two"].served) == ([{"flagged": False}] * 2, "exact")
+    assert answers["one of two"].error == "the answer holds 1 results for 2 texts"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -541,5 +564,6 @@ def test_a_cache_line_holds_no_request(tmp_path, fake):
     with Scripted(always(Reaction(reply()))) as server:
         ask(client(server), requests("the request"), tmp_path / "c", fake)
     (line,) = map(json.loads, (tmp_path / "c").read_text().splitlines())
-    assert set(line) == {"key", "model", "text", "finish", "error", "prompt_tokens", "completion_tokens", "time"}
+    told = {"prompt_tokens", "completion_tokens", "time", "served"}
+    assert set(line) == {"key", "model", "text", "finish", "error"} | told
     assert "the request" not in str(line)

@@ -62,8 +62,11 @@ ALLOWED = {
     "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
     "judges": {"fetch", "judges.judgement", "runs", "schema", "sources"},
     "judges.judgement": set(),
+    "judges.llm": {"endpoint", "fetch", "judges.judgement", "judges.rubrics", "schema"},
+    "judges.moderation": {"endpoint", "fetch", "judges.judgement", "schema"},
     "judges.reference": {"judges.judgement", "schema"},
     "judges.refusal": {"coherence", "judges.judgement", "schema"},
+    "judges.rubrics": {"judges.judgement"},
     "tables": {"runs"},
     "paired": {"stats"},
     "dose": {"stats"},
@@ -80,7 +83,8 @@ ALLOWED = {
     "comparison": {"contrasts", "dose", "headline", "schema", "sources", "study", "summary", "verdict"},
     "reporting": {"answers", "comparison", "contrasts", "paper_tables", "plots", "report", "runs", "schema", "sources"}
     | {"study", "study_report", "summary"},
-    "endpoint": {"redaction", "runs"},
+    "wire": {"redaction"},
+    "endpoint": {"runs", "wire"},
     "rewording": set(),
     "review": {"page", "runs"},
     "safety_data": {
@@ -101,7 +105,8 @@ ALLOWED = {
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
     "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "sources", "warm"},
-    "checks": {"encoding", "generation", "judges", "mixing", "models", "schema", "sources", "training"},
+    # judges.llm: only a whole run knows which model is under test.
+    "checks": {"encoding", "generation", "judges", "judges.llm", "mixing", "models", "schema", "sources", "training"},
     "cells": {"runs", "schema", "stages"},
     "data_commands": {"sources"},
     "cli": {
