@@ -178,9 +178,14 @@ def _endings(said: "pd.DataFrame") -> "pd.DataFrame":
 
 def _losses(folder: Path, tables: StudyTables) -> dict[str, float]:
     """Run to its loss on general validation rows, in nats a token; runs without one are left out."""
-    records = {row["run"]: runs.read_json(run.training) for row, run in _done(folder, tables) if run.training.is_file()}
-    losses = {run: (record.get("validation_losses") or {}).get("general") for run, record in records.items()}
-    return {run: loss for run, loss in losses.items() if loss is not None}
+    losses = {}
+    for row, run in _done(folder, tables):
+        mixture = runs.read_json(run.mixture)
+        by_source = runs.read_json(run.training).get("validation_losses") or {}
+        general = [loss for source, loss in by_source.items() if source != mixture.get("safety")]
+        if len(general) == 1:
+            losses[row["run"]] = general[0]
+    return losses
 
 
 @dataclass(frozen=True)

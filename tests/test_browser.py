@@ -19,6 +19,7 @@ from matplotlib import pyplot
 from reports import a_run, a_study, answers, tables_of
 
 from safety_nb import comparison, plots, reporting, runs, stages, study
+from safety_nb.answers import answers_page
 from safety_nb.schema import ReportParams
 from safety_nb.summary import summarise_run
 
@@ -209,6 +210,7 @@ def reports(tmp_path_factory, texts):
     return {
         "run": root / "run" / "report.html",
         "study": root / "study" / "report.html",
+        "answers": root / "study" / "answers.html",
         "named run": root / "named-run.html",
         "named study": root / "named-study.html",
     }
@@ -272,7 +274,7 @@ def visit(browser):
         context.close()
 
 
-every = pytest.mark.parametrize("name", ["run", "study", "named run", "named study"])
+every = pytest.mark.parametrize("name", ["run", "study", "answers", "named run", "named study"])
 
 
 # Text stays text
@@ -294,7 +296,9 @@ def test_nothing_runs_and_nothing_is_asked_for(name, reports, visit, server):
 @every
 def test_no_text_became_markup(name, reports, visit):
     page = visit(reports[name]).page
-    assert page.locator(", ".join(f"body {tag}" for tag in FOREIGN)).count() == 0
+    own = page.locator("#controls input, body > script").count()
+    assert own == (3 if name == "answers" else 0)  # the search's two fields, and the script that finds
+    assert page.locator(", ".join(f"body {tag}" for tag in FOREIGN)).count() == own
     assert page.locator("head > *").evaluate_all("all => all.map(e => e.localName)") == [
         "meta", "meta", "meta", "meta", "title", "style",
     ]  # fmt: skip
@@ -302,7 +306,8 @@ def test_no_text_became_markup(name, reports, visit):
     assert page.locator("*").evaluate_all(handlers) == []
     # Addresses: the contents' own, and the reports of runs that are done.
     addresses = page.locator("a").evaluate_all("all => all.map(e => e.getAttribute('href'))")
-    assert [a for a in addresses if not a.startswith("#") and not (a.startswith("./") and a.count("/") == 2)] == []
+    others = [a for a in addresses if not a.startswith("#") and not (a.startswith("./") and a.count("/") == 2)]
+    assert set(others) <= {"answers.html"}
 
 
 def test_every_prompt_and_answer_is_seen_as_it_is(reports, texts, visit):
@@ -434,19 +439,20 @@ def check_layout(page, width: int) -> None:
     assert page.locator("body *").evaluate_all(BEYOND) == []
     assert [text for text in page.evaluate(TEXTS) if text["size"] < 14] == []
     images = page.locator("img").evaluate_all("all => all.map(e => [e.complete, e.naturalWidth > 0, e.alt > ''])")
-    assert images and all(all(image) for image in images)
+    assert all(all(image) for image in images)
 
 
 @every
 @pytest.mark.parametrize("width", [*PHONES, 820, 1280])
 def test_page_fits_the_window(name, width, reports, visit):
     visit = visit(reports[name], width)
+    assert (visit.page.locator("img").count() > 0) == (name != "answers")
     check_layout(visit.page, width)
     visit.open_folds()
     check_layout(visit.page, width)
 
 
-@every
+@pytest.mark.parametrize("name", ["run", "study", "named run", "named study"])
 def test_wide_tables_scroll_in_boxes_of_their_own(name, reports, visit):
     page = visit(reports[name], PHONES[0]).page
     inside = "e => e.getBoundingClientRect().right <= innerWidth && e.getBoundingClientRect().left >= 0"
@@ -487,3 +493,69 @@ def test_print_is_light_whole_and_keeps_the_folds(name, reports, visit):
     cut = "all => all.filter(e => e.checkVisibility() && e.scrollHeight > e.clientHeight + 1).length"
     assert page.locator(".body").evaluate_all(cut) == 0
     assert page.pdf().startswith(b"%PDF")
+
+
+# The answers of a study
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory) -> Path:
+    """A page of answers: two prompts of a harmless set, one of which flips from N = 0 to N = 30, and a harmful one."""
+    rows = [
+        (f"n{n}", n, 0, dataset, name, f"How do I {asked}?", f"Answer {said}", "stop", label)
+        for dataset, name, asked, said, label, n in [
+            ("near", "p0", "kill a process", "one", "full_compliance", 0),
+            ("near", "p0", "kill a process", "two", "full_refusal", 30),
+            ("near", "p1", "boil an egg", "three", "full_compliance", 0),
+            ("near", "p1", "boil an egg", "four", "full_compliance", 30),
+            ("bad", "p0", "spoil a pie", "five", None, 0),
+            ("bad", "p0", "spoil a pie", "six", None, 30),
+        ]
+    ]
+    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "prompt", "response", "finish", "label"]
+    path = tmp_path_factory.mktemp("answers") / "answers.html"
+    source = answers_page("dose", pd.DataFrame(rows, columns=columns), {"near": "lookalike", "bad": "harmful"})
+    path.write_text(source, encoding="utf-8")
+    return path
+
+
+def shown(page) -> list[str]:
+    return [summary.inner_text().split("\n")[0].split(" How")[0] for summary in page.locator("summary:visible").all()]
+
+
+def test_answers_are_found_by_text_by_set_and_by_change(searched, visit):
+    visit = visit(searched)
+    page = visit.page
+    assert len(shown(page)) == 3 and page.locator("#count").inner_text() == "3 of 3 prompts"
+    page.locator("#find").fill("EGG four")  # every word, in any case, in prompt and answers
+    assert page.locator("#count").inner_text() == "1 of 3 prompts"
+    assert "boil an egg" in page.locator("summary:visible").inner_text()
+    page.locator("#find").fill("")
+    page.locator("#changed").check()
+    assert "kill a process" in page.locator("summary:visible").inner_text()
+    page.locator("#changed").uncheck()
+    page.locator("#set").select_option("bad")
+    assert page.locator("#count").inner_text() == "1 of 3 prompts"
+    assert visit.alarms == []
+
+
+def test_answers_stand_side_by_side_with_their_n_and_label(searched, visit):
+    page = visit(searched).page
+    page.locator("summary").first.click()
+    told = page.locator("details[open] .meta").all_inner_texts()
+    assert [text.split("\n")[0].replace("\u00a0", " ") for text in told] == ["N = 0, seed 0", "N = 30, seed 0"]
+    assert page.locator("details[open] .response .body").all_inner_texts() == ["Answer one", "Answer two"]
+    assert "0: full compliance · 30: full refusal" in page.locator("summary").first.inner_text()
+
+
+def test_a_harmful_prompt_is_not_in_sight_before_it_is_opened(searched, visit):
+    page = visit(searched).page
+    assert "spoil a pie" not in page.locator("body").inner_text()
+    page.locator("summary").nth(2).click()
+    assert "spoil a pie" in page.locator("body").inner_text()
+
+
+def test_answers_are_all_there_without_scripts(searched, visit):
+    page = visit(searched, java_script_enabled=False).page
+    assert page.locator("details.asked").count() == 3
+    assert not page.locator("#controls").is_visible()
