@@ -206,6 +206,41 @@ def judge(
 
 
 @app.command()
+def calibrate(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a run or a study, or a table with human labels.", metavar="DIR|TABLE")
+    ],
+    prompt: Annotated[str, typer.Option(help="Column with what was asked.", metavar="COLUMN")] = "prompt",
+    response: Annotated[str, typer.Option(help="Column with what was answered.", metavar="COLUMN")] = "response",
+    human: Annotated[str, typer.Option(help="Column with people's labels.", metavar="COLUMN")] = "human",
+    model: Annotated[str, typer.Option(help="Column that says whose answer it is.", metavar="COLUMN")] = "",
+    judge: Annotated[
+        list[str] | None, typer.Option(help="Judge of a table (repeatable); refusal by default.", metavar="NAME")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the tables; of a run or study, its own.", metavar="DIR")
+    ] = None,
+    set_: Assignments = None,
+) -> None:
+    """Compare judges with people's labels, and correct a study's rates for what its judges err by."""
+    from safety_nb import calibration, schema, tables
+
+    if out:
+        calibration.check_new(out)
+    if source.is_dir():
+        if judge or set_:
+            raise InputError("--judge and --set are for a table; of a folder, the judges that judged it are compared.")
+        found, out = calibration.of_run(source), out or source
+    else:
+        names = judge or ["refusal"]
+        params = schema.validate(schema.JudgeParams, {**assigned({}, set_ or []), "judges": names})
+        found = calibration.of_table(tables.read(source), prompt, response, human, model, names, params)
+    typer.echo(calibration.as_text(found))
+    for path in calibration.write(out, found) if out else []:
+        typer.echo(f"Written: {path}")
+
+
+@app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")],
     out: Annotated[Path, typer.Option("--out", help="New or empty folder for the model.", metavar="DIR")],

@@ -9,6 +9,7 @@ files.
 
 import base64
 import hashlib
+import html
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -51,6 +52,11 @@ def visible(text: Any, limit: int | None = MOST_CHARACTERS) -> tuple[str, int]:
     # Most text, a figure's data among it, holds nothing of the kind.
     shown = kept if kept.isprintable() else "".join(map(_shown, kept.replace("\r\n", "\n")))
     return shown, len(text) - len(kept)
+
+
+def as_html(text: Any, limit: int | None = MOST_CHARACTERS) -> str:
+    """`visible` text, escaped for HTML that no template makes."""
+    return html.escape(visible(text, limit)[0])
 
 
 def shortened(text: Any, limit: int) -> str:

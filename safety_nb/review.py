@@ -5,13 +5,11 @@ The widgets are a thin layer over these functions. Knows nothing of how the rows
 """
 
 import hashlib
-import html
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safety_nb import page, runs
 from safety_nb.errors import InputError
@@ -101,19 +99,15 @@ def next_open(rows: Sequence[Mapping], made: Iterable[Decision], start: int = 0)
 
 def folded(row: Mapping, number: str = "") -> str:
     """A row as HTML: its request and its answer each folded away until asked for, and its notes."""
-    notes = "".join(f"<li>{_shown(note)}</li>" for note in row.get("notes", ()))
+    notes = "".join(f"<li>{page.as_html(note)}</li>" for note in row.get("notes", ()))
     parts = [
-        f"<details><summary>{summary}</summary><pre style='white-space:pre-wrap'>{_shown(text)}</pre></details>"
+        f"<details><summary>{summary}</summary><pre style='white-space:pre-wrap'>{page.as_html(text)}</pre></details>"
         for summary, text in (
             ("Show the request", "\n".join(filter(None, (row.get("question"), row.get("instruction"))))),
             ("Show the answer", row.get("output", "")),
         )
     ]
-    return f"<div><b>{_shown(number)}</b>{'<ul>' + notes + '</ul>' if notes else ''}{''.join(parts)}</div>"
-
-
-def _shown(text: Any) -> str:
-    return html.escape(page.visible(text)[0])
+    return f"<div><b>{page.as_html(number)}</b>{'<ul>' + notes + '</ul>' if notes else ''}{''.join(parts)}</div>"
 
 
 class Panel:
@@ -187,9 +181,9 @@ class Panel:
             # To accept a row that was edited is to accept its edited words.
             decision = decided(row, "edit" if name == "accept" and text else name, text)
         except InputError as error:
-            self.message.value = _shown(error)
+            self.message.value = page.as_html(error)
             return
-        runs.append_line(self.log, log_line(decision))
+        runs.append_line(self.log, log_line(decision), sync=True)
         self.made.append(decision)
         self.position = next_open(self.rows, self.made, self.position)
         self._show()
@@ -197,7 +191,7 @@ class Panel:
     def _undo(self) -> None:
         if not self.made:
             return
-        runs.append_line(self.log, log_line(None))
+        runs.append_line(self.log, log_line(None), sync=True)
         undone = self.made.pop()
         hashes = [item_hash(row) for row in self.rows]
         self.position = hashes.index(undone.item) if undone.item in hashes else self.position

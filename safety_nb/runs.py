@@ -186,8 +186,12 @@ def read_jsonl(path: Path) -> list[dict]:
         return [json.loads(line) for line in file]
 
 
-def append_line(path: Path, row: dict) -> None:
-    """Append a row to a log of JSON lines, in one write, without secrets; a half-written last line is closed off."""
+def append_line(path: Path, row: dict, sync: bool = False) -> None:
+    """Append a row to a log of JSON lines, in one write, without secrets; a half-written last line is closed off.
+
+    Args:
+        sync: return only when it would survive a power cut: for what a person did by hand.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = redaction.redact(json.dumps(row, ensure_ascii=False, allow_nan=False)).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
@@ -195,6 +199,8 @@ def append_line(path: Path, row: dict) -> None:
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line)
+        if sync:
+            os.fsync(file.fileno())
 
 
 def read_log(path: Path) -> list[dict]:

@@ -343,6 +343,31 @@ class MakeSafetyDataParams(Checked):
         return complaints
 
 
+class AnnotateParams(Checked):
+    """annotate: answers labelled by people."""
+
+    run_dir: str = Field("", description="folder of the run or study; empty for outputs/runs/notebook")
+    table: str = Field("", description="instead of a run: a table of answers (CSV, JSON lines, Parquet)")
+    prompt: str = Field("prompt", description="column of the table with what was asked")
+    response: str = Field("response", description="column of the table with what was answered")
+    model: str = Field("", description="column of the table that says whose answer it is; empty for none")
+    annotator: str = Field("annotator1", description="name of the person who labels, and of the file of their labels")
+    ask: Literal["refusal", "harmfulness", "pair"] = Field(
+        "refusal", description="refusal (four labels), harmfulness (0 to 4), or pair (the better of two runs' answers)"
+    )
+    n: int = Field(100, ge=0, description="items to label, the same for every annotator; 0 for all")
+    runs: list[str] = Field([], description="runs of the study (or models of the table) to take; all if empty")
+    datasets: list[str] = Field([], description="evaluation sets to take; all if empty")
+    seed: int = Field(0, ge=0, description="seed of the sample and of the order of items")
+    reveal: bool = Field(False, description="show at the end which run got which labels, which ends the blinding")
+
+    @classmethod
+    def impossible(cls, values: dict[str, Any]) -> list[str]:
+        if values.get("table") and values.get("run_dir"):
+            return ["table and run_dir: give one of them, or neither for outputs/runs/notebook"]
+        return []
+
+
 def validate(model: type[Model], values: dict[str, Any]) -> Model:
     """Check values against a parameter model.
 

@@ -68,6 +68,7 @@ NOTEBOOK_PARAMS = {
     **{stage.notebook: stage.params for stage in STAGES},
     "study": schema.StudyParams,
     "make-safety-data": schema.MakeSafetyDataParams,
+    "annotate": schema.AnnotateParams,
 }
 
 
