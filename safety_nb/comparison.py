@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import contrasts, dose, sources, summary
+from safety_nb import contrasts, costs, dose, sources, summary
 from safety_nb.headline import headline, headline_sets, useless
 from safety_nb.schema import StudySettings
-from safety_nb.study import StudyTables
+from safety_nb.stats import SHARE
+from safety_nb.study import GENERAL_LOSS, StudyTables
 from safety_nb.verdict import Side, Verdict, verdict
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Setting:
         between: the smallest N and the one it is compared with by single prompts; None with a single N.
         flips: the answers whose label differs between those two (`contrasts.flips`).
         types: the rates by type of prompt (`contrasts.by_type`), by the same judge.
+        costs: capability, helpfulness, fit and willingness at each N against the smallest (`costs.table`).
     """
 
     values: dict[str, Any]
@@ -47,6 +49,7 @@ class Setting:
     between: tuple[int, int] | None
     flips: "pd.DataFrame"
     types: "pd.DataFrame"
+    costs: "pd.DataFrame"
 
     @property
     def name(self) -> str:
@@ -138,7 +141,17 @@ def _setting(
         between=between,
         flips=contrasts.flips(told, *(between or (0, 0))),
         types=contrasts.by_type(told, tables.types),
+        costs=costs.table(_measures(judgements, roles, _where(tables.items, values)), tables.settings.cost_margin),
     )
+
+
+def _measures(judgements: "pd.DataFrame", roles: dict[str, str], items: "pd.DataFrame") -> list[costs.Measure]:
+    """What is set against N: the measures of the judgements, then those of single items (`StudyTables.items`)."""
+    found = costs.of_judgements(judgements, roles)
+    for measure, rows in items.groupby("measure", sort=False):
+        loss = measure == GENERAL_LOSS
+        found.append(costs.of_items(rows, measure, worse=1 if loss else -1, bounds=None if loss else SHARE))
+    return found
 
 
 def _where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":

@@ -66,6 +66,10 @@ class RunFolder:
         return self.root / "train" / "metrics.csv"
 
     @property
+    def validation_losses(self) -> Path:
+        return self.root / "train" / "validation_losses.jsonl"
+
+    @property
     def training(self) -> Path:
         return self.root / "train" / "training.json"
 

@@ -10,7 +10,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,6 +224,9 @@ class StudyTables:
         judgements: run, the swept parameters, n_safety, seed, dataset, prompt_id, judge, label, score, missing.
         roles: evaluation set to role, as the runs kept what they were asked.
         types: (evaluation set, prompt_id) to the prompt's type, of those that have one.
+        items: what else every run answered one by one: run, the swept parameters, n_safety, seed, measure, prompt_id
+            (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row) and the names
+            of capability tasks (1 or 0).
     """
 
     values: dict[str, Any]
@@ -233,6 +236,10 @@ class StudyTables:
     judgements: "pd.DataFrame"
     roles: dict[str, str]
     types: dict[tuple[str, str], str]
+    items: "pd.DataFrame"
+
+
+GENERAL_LOSS = "loss on general rows"
 
 
 def read_study(folder: Path) -> StudyTables:
@@ -245,7 +252,7 @@ def read_study(folder: Path) -> StudyTables:
 
     settings, values = schema.study_settings(_study_file(folder))
     swept = {name: values[name] for name in schema.swept_names(values)}
-    rows, judgements, roles, types = [], [], {}, {}
+    rows, judgements, roles, types, items = [], [], {}, {}, []
     for planned in plan(values):
         run = runs.RunFolder(folder / planned.name)
         keys = {"run": planned.name, "n_safety": planned.params.n_safety, "seed": planned.params.seed, **planned.swept}
@@ -255,12 +262,22 @@ def read_study(folder: Path) -> StudyTables:
         rows.append({**keys, **state})
         if state["state"] == runs.DONE:
             judgements.extend({**keys, **row} for row in runs.read_jsonl(run.judgements))
+            items.extend({**keys, **row} for row in _items(run))
             asked = runs.read_jsonl(run.prompts) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
             types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
+    single = pd.DataFrame(items, columns=None if items else ["run", "n_safety", "seed", *swept, "measure"])
     columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "judge", "label", "score", "missing"]
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
-    return StudyTables(values, settings, swept, pd.DataFrame(rows), table, roles, types)
+    return StudyTables(values, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+
+
+def _items(run: runs.RunFolder) -> Iterator[dict[str, Any]]:
+    """What a run answered one by one besides prompts: measure, prompt_id and value."""
+    safety = runs.read_json(run.mixture).get("safety") if run.mixture.is_file() else None
+    for row in runs.read_jsonl(run.validation_losses) if run.validation_losses.is_file() else ():
+        if row["source"] != safety:
+            yield {"measure": GENERAL_LOSS, "prompt_id": row["id"], "value": row["loss"]}
 
 
 def run_state(run: runs.RunFolder) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from safety_nb import page
+from safety_nb import costs, page, plots
 from safety_nb import report_blocks as blocks
 from safety_nb.page import Cell
 from safety_nb.summary import RATES, percent, refusal_judge, value_text
@@ -43,7 +43,7 @@ def study_page(
         comparison: What it says (`comparison.compare`).
         params: The parameters all runs share.
         swept: Swept parameter to the values tried.
-        targets: harmful_target and lookalike_limit, as shares: what the answer was asked for.
+        targets: harmful_target, lookalike_limit and cost_margin, as shares: what was asked for.
         figures: (title, figure, alternative text, caption); the first opens the page, so put the trade-off
             there.
         runs: Columns run, state, n_safety, seed, wall_seconds, cause; one row a run, failed ones included.
@@ -82,6 +82,7 @@ def study_page(
         page.section("How it was judged", *_judge_blocks(comparison)),
         *([page.section("Figures", *drawn[1:])] if drawn[1:] else []),
         page.section("Rates", *_study_rates(rates, roles)),
+        *([page.section("What it costs", *_cost_blocks(comparison, targets["cost_margin"]))] if len(rates) else []),
         *([page.section("Differences", *_test_blocks(comparison))] if len(comparison.settings) else []),
         page.section("Answers", *_flip_blocks(comparison, answers)),
         *([] if ended is None or ended.empty else [page.section("How the answers ended", _study_endings(ended))]),
@@ -176,6 +177,33 @@ def _test_blocks(comparison: "Comparison") -> list[dict]:
         )
         found.append(page.table([Cell(text, number=True) for text in head], groups=groups, caption=caption))
     return found or [page.paragraph("Only one N was judged, so there is nothing to compare.")]
+
+
+COST_CAPTION = (
+    "Each N against the smallest, over the same items and seeds, with 95 % intervals; right is worse. A point is a "
+    "hundredth: of the items, or of a nat a token. Grey: the margin within which a difference counts as none "
+    "(cost_margin in the study file)."
+)
+
+
+def _cost_blocks(comparison: "Comparison", margin: float) -> list[dict]:
+    """Capability, helpfulness, fit and willingness against the smallest N: what is shown and what is not excluded."""
+    found = []
+    for setting in comparison.settings:
+        if not len(setting.costs):
+            continue
+        height = 1.4 + 0.55 * max(setting.costs["measure"].nunique(), 2)
+        found.append(
+            page.drawn(
+                plots.differences,
+                (setting.costs, 100 * margin),
+                size=(4.8, height),
+                alt=plots.differences_alt(setting.costs),
+                caption=(f"{setting.name}. " if setting.values else "") + COST_CAPTION,
+            )
+        )
+        found.append(page.bullets(costs.sentences(setting.costs, margin)))
+    return found or [page.paragraph("Only one N was judged, so what N costs cannot be seen.")]
 
 
 def p_text(p: float) -> str:

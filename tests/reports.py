@@ -53,7 +53,8 @@ def tables_of(rows, roles=None, types=None, **swept):
     runs = [("n0-s0", "done", 0, 0, 12.0, None), ("n300-s0", "failed", 300, 0, 125.0, "CUDA out of memory")]
     values = {"n_safety": [0, 1000], "seed": [0], **swept}
     table = pd.DataFrame(runs, columns=columns)
-    return StudyTables(values, StudySettings(), values, table, rows, roles or ROLES, types or {})
+    items = pd.DataFrame(columns=["run", "n_safety", "seed", *swept, "measure", "prompt_id", "value"])
+    return StudyTables(values, StudySettings(), values, table, rows, roles or ROLES, types or {}, items)
 
 
 def a_study(rows=None, tables=None, **changes):
@@ -69,7 +70,7 @@ def a_study(rows=None, tables=None, **changes):
         "comparison": compare(tables),
         "params": {"base_model": "tiny", "epochs": 2},
         "swept": tables.swept,
-        "targets": {"harmful_target": 0.05, "lookalike_limit": 0.1},
+        "targets": {"harmful_target": 0.05, "lookalike_limit": 0.1, "cost_margin": 0.05},
         "figures": [("Trade-off", figure, "what it shows", "how to read it"), ("Dose", figure, "alt", "caption")],
         "runs": tables.runs,
         "answers": said.drop_duplicates(["run", "dataset", "prompt_id"]),

@@ -78,10 +78,12 @@ ALLOWED = {
     "page": set(),
     "report_blocks": {"page", "summary"},
     "report": {"page", "plots", "report_blocks", "summary"},
-    "study_report": {"comparison", "page", "report_blocks", "summary"},
+    "study_report": {"comparison", "costs", "page", "plots", "report_blocks", "summary"},
+    "costs": {"contrasts", "paired", "stats", "summary"},
     "answers": {"page"},
     "paper_tables": {"contrasts", "summary"},
-    "comparison": {"contrasts", "dose", "headline", "schema", "sources", "study", "summary", "verdict"},
+    "comparison": {"contrasts", "costs", "dose", "headline", "schema", "sources", "stats", "study", "summary"}
+    | {"verdict"},
     "reporting": {"answers", "comparison", "contrasts", "paper_tables", "plots", "report", "runs", "schema", "sources"}
     | {"study", "study_report", "summary"},
     "wire": {"redaction"},

@@ -263,7 +263,7 @@ def safety_against_loss_alt(table: "pd.DataFrame") -> str:
     return f"Harmful compliance against loss on general validation rows. {'; '.join(runs)}."
 
 
-def differences(table: "pd.DataFrame", ax: "Axes | None" = None, margin: float | None = None) -> "Axes":
+def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | None" = None) -> "Axes":
     """What each N costs: the difference to the smallest N in several measures, worse to the right.
 
     Args:
