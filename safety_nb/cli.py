@@ -205,6 +205,43 @@ def judge(
     typer.echo(f"Done: {out}")
 
 
+@app.command("fit-refusal")
+def fit_refusal(
+    tables: Annotated[
+        list[Path], typer.Argument(help="CSV, JSON lines or Parquet, one labelled answer a row.", metavar="TABLE...")
+    ],
+    prompt: Annotated[str, typer.Option(help="Column with what was asked.", metavar="COLUMN")],
+    response: Annotated[str, typer.Option(help="Column with what was answered.", metavar="COLUMN")],
+    label: Annotated[
+        str, typer.Option(help="Column with full_compliance, full_refusal or partial_refusal.", metavar="COLUMN")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New or empty folder for the judge.", metavar="DIR")],
+    group: Annotated[
+        str, typer.Option(help="Column with the model that answered; by default a table is a model.", metavar="COLUMN")
+    ] = "",
+) -> None:
+    """Fit the judge refusal-classifier:DIR from answers that people have labelled."""
+    from safety_nb import tables as files
+    from safety_nb.judges import refusal_classifier
+
+    names = [path.name for path in tables]
+    if len(set(names)) < len(names):
+        raise InputError(f"TABLE...: two files have the same name among {', '.join(names)}; rename one.")
+    read = {path.name: files.read(path) for path in tables}
+    record = refusal_classifier.fit(read, prompt, response, label, out, group, watch=typer.echo)
+    typer.echo("Agreement with people, each model's answers and their prompts left out of fitting:")
+    for model, told in record["cross_validation"].items():
+        if isinstance(told, dict):
+            figures = told["classifier"]
+            typer.echo(
+                f"{model}: refusal or not {figures['refusal_accuracy']:.3f} (MCC {figures['refusal_mcc']:.3f}), "
+                f"three classes {figures['three_class_accuracy']:.3f}; {told['rows']:,} answers"
+            )
+        elif model == "note":
+            typer.echo(told)
+    typer.echo(f"Done: {out}; use it as refusal-classifier:{out}")
+
+
 @app.command()
 def calibrate(
     source: Annotated[
