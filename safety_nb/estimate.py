@@ -27,7 +27,7 @@ TIGHT = 0.9  # of what is free: more than this may not be there when it is neede
 # between. So a share of what is in use at once, and of all that is allocated in a step, stays resident as holes. Both
 # were fitted to real trainings, as were the bytes of libraries that are first touched while computing.
 HEAP_BLOCK = 32 << 20
-HELD_OF_USED, HELD_OF_ALLOCATED, LIBRARY_BYTES = 0.6, 0.09, 77_000_000
+HELD_OF_USED, HELD_OF_ALLOCATED, LIBRARY_BYTES = 0.6, 0.09, 30_000_000
 # Answers: fitted alike, as a factor. Told over real in 8 batches: 0.95 to 1.38.
 HEAP_FACTOR, ANSWERING_EXTRA_BYTES = 1.6, 70_000_000
 # Seconds a notebook costs beyond its work and the imports, forked or plain: benchmarks/README.md, overhead over five.
@@ -281,11 +281,23 @@ def generation_memory(params: RunParams, width: int, new_tokens: int) -> Memory:
 
 
 def _traced(params: TrainParams, step: Callable[[Any, Any], None], training: bool) -> tuple[int, int]:
-    """Weights of the adapter, and the peak of the bytes that ``step`` allocates."""
+    """Weights of the adapter, and the bytes that ``step`` takes at its peak beside all weights."""
+    watch, adapter, largest = _trace(params, step, training)
+    device = models.pick_device()
+    # One layer at a time is unpacked from 4 bits, which the outline does not do.
+    working = watch.peak + largest * models.compute_dtype(device).itemsize
+    if device == "cpu" and training:
+        working += int(HELD_OF_USED * watch.heap_peak + HELD_OF_ALLOCATED * watch.heap_allocated) + LIBRARY_BYTES
+    elif device == "cpu":
+        working = int(working * HEAP_FACTOR) + ANSWERING_EXTRA_BYTES
+    return adapter, working
+
+
+def _trace(params: TrainParams, step: Callable[[Any, Any], None], training: bool) -> tuple[Any, int, int]:
+    """The watch over a step on tensors without storage; weights of the adapter, and of the largest linear layer."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    device = models.pick_device()
     base = models.outline(params.base_model, params.revision)
     largest = max(layer.weight.numel() for layer in models.linear_layers(base))
     with torch.device("meta"):
@@ -296,13 +308,7 @@ def _traced(params: TrainParams, step: Callable[[Any, Any], None], training: boo
         watch = _watch(_without_storage(model))
         with watch:
             step(model, watch)
-    # One layer at a time is unpacked from 4 bits, which the outline does not do.
-    working = watch.peak + largest * models.compute_dtype(device).itemsize
-    if device == "cpu" and training:
-        working += int(HELD_OF_USED * watch.heap_peak + HELD_OF_ALLOCATED * watch.heap_allocated) + LIBRARY_BYTES
-    elif device == "cpu":
-        working = int(working * HEAP_FACTOR) + ANSWERING_EXTRA_BYTES
-    return adapter, working
+    return watch, adapter, largest
 
 
 def _with_adapter(params: TrainParams, base: Any) -> Any:
