@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from safety_nb import checks, estimate, fetch, mixing, models, redaction, schema, sources, warm
 from safety_nb.errors import InputError
+from safety_nb.estimate import size_text
 
 # The tested set of the project, which the package carries along.
 CONSTRAINTS = Path(__file__).parent / "data" / "constraints.txt"
@@ -34,7 +35,6 @@ WATCHED += ("papermill", "nbclient", "jupyter_client", "ipykernel")
 _ANSWER_SECONDS = 5  # to wait for a first answer from the network
 _MEASURING_SECONDS = 15  # that steps of the run itself may take, by arithmetic
 _REPORTS_BYTES = 20e6  # notebooks, tables and pages of a run
-_TIGHT = 0.9  # of what is free: more than this may not be there when the run needs it
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def _examine_runs(
             rows, asked = mixing.draw(params), _asked(params)
             tokenizer = models.load_tokenizer(params.base_model, params.revision)
             work = estimate.count_work(params, tokenizer, rows.train, rows.validation, asked)
-        fits, adapter = fit(params, work, models.free_memory())
+        fits, adapter, recomputed = fit(params, work, models.free_memory())
+        params = params.model_copy(update={"gradient_checkpointing": recomputed})
         yield fits
         # The adapter, and three checkpoints with AdamW's two states beside it: two are kept while another is written.
         needs["outputs"] = len(planned) * (adapter * 10 + _REPORTS_BYTES)
@@ -126,7 +127,7 @@ def _asked(params: schema.RunParams) -> list[str]:
 def host() -> Finding:
     """Cores and free memory of the machine, as far as this process may use them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("host", "ok", f"{cores} CPU cores, {_size(models.free_host_memory())} of memory free")
+    return Finding("host", "ok", f"{cores} CPU cores, {size_text(models.free_host_memory())} of memory free")
 
 
 def device(devices: Path = Path("/dev")) -> Finding:
@@ -136,7 +137,7 @@ def device(devices: Path = Path("/dev")) -> Finding:
     if models.pick_device() == "cuda":
         major, minor = torch.cuda.get_device_capability()
         dtype = _dtype_name("cuda")
-        free = _size(models.free_memory())
+        free = size_text(models.free_memory())
         found = f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}, {free} free, {dtype}"
         return Finding("device", "ok", found)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
@@ -270,11 +271,11 @@ def disk(places: dict[str, tuple[Path, float]]) -> Iterator[Finding]:
             continue
         free = shutil.disk_usage(parent).free
         shared = sum(bytes_ for other, (_, bytes_) in places.items() if _same_disk(parents[other], parent))
-        about = f", about {_size(need)} needed" if need else ""
-        found = f"{_size(free)} free for {folder}{about}"
+        about = f", about {size_text(need)} needed" if need else ""
+        found = f"{size_text(free)} free for {folder}{about}"
         if need and shared > free:
-            yield Finding(name, "problem", found, f"{_size(shared)} go to this disk: free some, or {_moved(name)}")
-        elif (need and shared > _TIGHT * free) or free < 1e9:
+            yield Finding(name, "problem", found, f"{size_text(shared)} go to this disk: free some, or {_moved(name)}")
+        elif (need and shared > estimate.TIGHT * free) or free < 1e9:
             yield Finding(name, "warning", found, f"free some, or {_moved(name)}")
         else:
             yield Finding(name, "ok", found)
@@ -385,8 +386,9 @@ def _cached_weights(where: str, revision: str | None) -> bool:
     return all(map(cached, set(json.loads(Path(index).read_text())["weight_map"].values())))
 
 
-def fit(params: schema.RunParams, work: estimate.Work | None, free: int) -> tuple[Finding, int]:
-    """Whether training and generation fit into ``free`` bytes of the device; and the bytes of the adapter.
+def fit(params: schema.RunParams, work: estimate.Work | None, free: int) -> tuple[Finding, int, bool]:
+    """Whether training and generation fit into ``free`` bytes of the device; the bytes of the adapter; and whether
+    training recomputes activations.
 
     Without ``work`` packs count as full and prompts as long as the cutoff.
     """
@@ -399,46 +401,36 @@ def fit(params: schema.RunParams, work: estimate.Work | None, free: int) -> tupl
     process = psutil.Process().memory_info().rss if models.pick_device() == "cpu" else 0
     weights = estimate.weight_bytes(params)
     if weights + process > free:
-        found = f"does not fit: the weights alone take {_size(weights)}, of {_size(free - process)} free"
-        return Finding("fit", "problem", found, "choose a smaller base_model, or a device with more memory"), 0
-    training = estimate.training_memory(params, tokens, supervised)
+        found = f"does not fit: the weights alone take {size_text(weights)}, of {size_text(free - process)} free"
+        return Finding("fit", "problem", found, "choose a smaller base_model, or a device with more memory"), 0, False
+    choice = estimate.choose(params, tokens, supervised, row, free - process)
     answers = estimate.generation_memory(params, prompt, params.answer_tokens)
     found = (
-        f"training about {_size(training.total + process)}, generation about {_size(answers.total + process)}, "
-        f"of {_size(free)} free"
+        f"training about {size_text(choice.needed + process)} in {choice.how}, "
+        f"generation about {size_text(answers.total + process)}, of {size_text(free)} free"
     )
-    need = max(training.total, answers.total) + process
     mends = []
-    state: Literal["warning", "problem"] = "problem"
-    if training.total + process > free:
-        mends.append(_smaller_training(params, tokens, supervised / tokens, free - process))
-        if models.pick_device() == "cuda" and estimate.training_memory(params, row, row).total <= free:
-            state = "warning"  # out of memory, training goes on with smaller packs
+    if not choice.fits:
+        mends.append(_smaller_training(params, row, supervised / tokens, free - process))
     if answers.total + process > free:
         mends.append(_smaller_generation(params, prompt, free - process))
-        state = "problem"
     if mends:
-        finding = Finding("fit", state, f"does not fit: {found}", "; ".join(dict.fromkeys(mends)))
-    elif need > _TIGHT * free:
-        mend = "close what else uses this memory, or lower micro_batch_size and generation_batch_size"
+        finding = Finding("fit", "problem", f"does not fit: {found}", "; ".join(dict.fromkeys(mends)))
+    elif answers.total + process > estimate.TIGHT * free:
+        mend = "close what else uses this memory, or lower generation_batch_size"
         finding = Finding("fit", "warning", f"barely fits: {found}", mend)
     else:
         finding = Finding("fit", "ok", f"fits: {found}")
-    return finding, answers.adapter
+    return finding, answers.adapter, choice.gradient_checkpointing
 
 
-def _smaller_training(params: schema.RunParams, tokens: int, share: float, free: int) -> str:
-    """What to change for packs of ``tokens``, a ``share`` of them with loss."""
-    changes = [
-        {"micro_batch_size": max(1, params.micro_batch_size // 2)},
-        {"micro_batch_size": 1},
-        {"gradient_checkpointing": True},
-        {"cutoff": max(8, min(tokens, params.cutoff) // 2)},
-    ]
+def _smaller_training(params: schema.RunParams, widest: int, share: float, free: int) -> str:
+    """What to change where a single row of ``widest`` tokens, a ``share`` of them with loss, does not fit."""
+    changes = [{"gradient_checkpointing": True}, {"cutoff": max(8, min(widest, params.cutoff) // 2)}]
 
     def memory(smaller: schema.RunParams) -> estimate.Memory:
-        pack = min(tokens, smaller.micro_batch_size * smaller.cutoff)
-        return estimate.training_memory(smaller, pack, math.ceil(pack * share))
+        row = min(widest, smaller.cutoff)
+        return estimate.training_memory(smaller, row, math.ceil(row * share))
 
     return _first_that_fits(params, changes, free, memory)
 
@@ -462,7 +454,7 @@ def _first_that_fits(params: schema.RunParams, changes: list[dict[str, Any]], fr
         need = memory(params.model_copy(update=made))
         if need.total <= free:
             told = ", ".join(f"{name}: {str(value).lower()}" for name, value in made.items())
-            return f"set {told} (about {_size(need.total)})"
+            return f"set {told} (about {size_text(need.total)})"
     tried = ", ".join(f"{name}: {str(value).lower()}" for name, value in made.items())
     return f"choose a smaller base_model, or a device with more memory: {tried} would not do"
 
@@ -520,10 +512,6 @@ def print_findings(findings: Iterator[Finding]) -> bool:
             f"{finding.name}: {redaction.redact(finding.mend)}", highlight=False, markup=False, soft_wrap=True
         )
     return all(finding.state != "problem" for finding in seen)
-
-
-def _size(number: float) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def _clock(seconds: float) -> str:

@@ -16,17 +16,20 @@ from typing import Any
 
 from safety_nb import models, packing
 from safety_nb.encoding import EncodedRow, encode_question, encode_row
-from safety_nb.schema import RunParams
+from safety_nb.schema import RunParams, TrainParams
 
 # NF4 with double quantisation (Dettmers et al. 2023, section 3): 4 bits a weight, an 8-bit scale for every 64 weights,
 # and a 32-bit one for every 256 of those.
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-# On the CPU a process holds more at its peak than it uses: freed blocks of a few MB are not given back at once, and
-# libraries take memory when they first compute. Fitted with glibc to real peaks (LLaMAs of 26 and 39 million weights,
-# 256 to 2,048 tokens), those of training before it took less memory: `_loss` says what holds now. Told over real in 8
-# batches of answers: 0.95 to 1.38.
-HEAP_FACTOR = 1.6
-TRAINING_EXTRA_BYTES, ANSWERING_EXTRA_BYTES = 150_000_000, 70_000_000
+TIGHT = 0.9  # of what is free: more than this may not be there when it is needed
+# On the CPU a process holds more than it uses. Blocks below 32 MiB lie in glibc's heap, where PyTorch asks for aligned
+# ones: a hole that such a block leaves is some bytes too small for the next of its size, and small blocks settle in
+# between. So a share of what is in use at once, and of all that is allocated in a step, stays resident as holes. Both
+# were fitted to real trainings, as were the bytes of libraries that are first touched while computing.
+HEAP_BLOCK = 32 << 20
+HELD_OF_USED, HELD_OF_ALLOCATED, LIBRARY_BYTES = 0.6, 0.09, 30_000_000
+# Answers: fitted alike, as a factor. Told over real in 8 batches: 0.95 to 1.38.
+HEAP_FACTOR, ANSWERING_EXTRA_BYTES = 1.6, 70_000_000
 # Seconds a notebook costs beyond its work and the imports, forked or plain: benchmarks/README.md, overhead over five.
 FORKED_NOTEBOOK_SECONDS, PLAIN_NOTEBOOK_SECONDS = 1.2, 3.4
 _SAMPLE = 1000  # rows encoded to know lengths; the longest are looked for among all
@@ -151,20 +154,25 @@ def count_weights(model: Any) -> tuple[int, int]:
     return four_bit, sum(weight.numel() for weight in model.parameters()) - four_bit
 
 
-def weight_bytes(params: RunParams) -> int:
+def weight_bytes(params: TrainParams) -> int:
     """Bytes of the base: its linear layers in NF4, the rest in the compute dtype."""
     four_bit, others = count_weights(models.outline(params.base_model, params.revision))
     return int(four_bit * NF4_BYTES + others * models.compute_dtype(models.pick_device()).itemsize)
 
 
-def training_memory(params: RunParams, tokens: int, supervised: int) -> Memory:
+def training_memory(params: TrainParams, tokens: int, supervised: int) -> Memory:
     """Memory of training on packs of ``tokens``, of which ``supervised`` carry loss.
+
+    Args:
+        params: its ``gradient_checkpointing`` counts as off where it is ``auto``: ``choose`` decides that.
 
     Raises:
         InputError: the base cannot be built, or has no layer of a LoRA target.
     """
+    from safety_nb import trainer
 
     def step(model: Any, watch: Any) -> None:
+        trainer.attend_by_row(model)
         places = list(range(supervised))
         pack = packing.Pack([0] * tokens, list(range(tokens)), places, [0] * supervised, [0] * supervised, [0])
         _loss(model, pack).backward()
@@ -173,6 +181,76 @@ def training_memory(params: RunParams, tokens: int, supervised: int) -> Memory:
     # AdamW keeps two states a weight, of 4 bytes each or of 1 (bitsandbytes leaves small tensors at 4; they are few).
     state = 2 if "8bit" in models.optimizer(params.optimizer) else 8
     return Memory(weight_bytes(params), adapter * (4 + state), working)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How much training computes at once.
+
+    Attributes:
+        pack_tokens: tokens a pack may have; 0 for each row by itself.
+        gradient_checkpointing: whether activations are computed anew in the backward pass.
+        needed, free: bytes that training takes so by the estimate, and that were free. fits: whether that will do.
+        reason: all this in words.
+    """
+
+    pack_tokens: int
+    gradient_checkpointing: bool
+    needed: int
+    free: int
+    fits: bool
+    reason: str
+
+    @property
+    def how(self) -> str:
+        packs = f"packs of {self.pack_tokens:,} tokens" if self.pack_tokens else "rows one by one"
+        return packs + ", activations recomputed" * self.gradient_checkpointing
+
+
+def choose(params: TrainParams, tokens: int, supervised: int, widest: int, free: int) -> Choice:
+    """The largest packs up to those asked for that fit into memory; with recomputed activations only if none else do.
+
+    Smaller packs cost little, and change neither the rows of an optimizer step nor its gradient; recomputing costs a
+    third of the speed. Where nothing fits, the least is chosen: the estimate may err.
+
+    Args:
+        tokens, supervised: of the largest pack of the size asked for, all tokens and those that carry loss.
+        widest: tokens of the longest row, which no pack can be smaller than.
+        free: bytes of memory; ``TIGHT`` of them are taken.
+
+    Raises:
+        InputError: as ``training_memory``.
+    """
+    asked = max(widest, params.micro_batch_size * params.cutoff)
+    sizes = [asked]
+    while sizes[-1] > widest:
+        sizes.append(max(widest, sizes[-1] // 2))
+    ways = (False, True) if params.gradient_checkpointing == "auto" else (params.gradient_checkpointing,)
+    tried: list[int] = []
+    for recomputed in ways:
+        way = params.model_copy(update={"gradient_checkpointing": recomputed})
+        for size in sizes:
+            most = min(tokens, size)
+            needed = training_memory(way, most, math.ceil(supervised * most / tokens)).total
+            tried.append(needed)
+            if needed <= TIGHT * free:
+                return _choice(asked, size, recomputed, tried, free, fits=True)
+    return _choice(asked, sizes[-1], ways[-1], tried, free, fits=False)
+
+
+def _choice(asked: int, size: int, recomputed: bool, tried: list[int], free: int, fits: bool) -> Choice:
+    choice = Choice(size, recomputed, tried[-1], free, fits, reason="")
+    reason = f"{choice.how}: about {size_text(tried[-1])}, of {size_text(free)} free"
+    if len(tried) > 1:
+        reason += f"; {asked:,} tokens would take about {size_text(tried[0])}"
+    if not fits:
+        reason += "; there is nothing less to choose, so memory may run out"
+    return replace(choice, reason=reason)
+
+
+def size_text(number: float) -> str:
+    """Bytes in words."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def generation_memory(params: RunParams, width: int, new_tokens: int) -> Memory:
@@ -202,12 +280,24 @@ def generation_memory(params: RunParams, width: int, new_tokens: int) -> Memory:
     return Memory(weight_bytes(params), adapter * 4, working)
 
 
-def _traced(params: RunParams, step: Callable[[Any, Any], None], training: bool) -> tuple[int, int]:
-    """Weights of the adapter, and the peak of the bytes that ``step`` allocates."""
+def _traced(params: TrainParams, step: Callable[[Any, Any], None], training: bool) -> tuple[int, int]:
+    """Weights of the adapter, and the bytes that ``step`` takes at its peak beside all weights."""
+    watch, adapter, largest = _trace(params, step, training)
+    device = models.pick_device()
+    # One layer at a time is unpacked from 4 bits, which the outline does not do.
+    working = watch.peak + largest * models.compute_dtype(device).itemsize
+    if device == "cpu" and training:
+        working += int(HELD_OF_USED * watch.heap_peak + HELD_OF_ALLOCATED * watch.heap_allocated) + LIBRARY_BYTES
+    elif device == "cpu":
+        working = int(working * HEAP_FACTOR) + ANSWERING_EXTRA_BYTES
+    return adapter, working
+
+
+def _trace(params: TrainParams, step: Callable[[Any, Any], None], training: bool) -> tuple[Any, int, int]:
+    """The watch over a step on tensors without storage; weights of the adapter, and of the largest linear layer."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    device = models.pick_device()
     base = models.outline(params.base_model, params.revision)
     largest = max(layer.weight.numel() for layer in models.linear_layers(base))
     with torch.device("meta"):
@@ -218,21 +308,17 @@ def _traced(params: RunParams, step: Callable[[Any, Any], None], training: bool)
         watch = _watch(_without_storage(model))
         with watch:
             step(model, watch)
-    # One layer at a time is unpacked from 4 bits, which the outline does not do.
-    working = watch.peak + largest * models.compute_dtype(device).itemsize
-    if device == "cpu":
-        working = int(working * HEAP_FACTOR) + (TRAINING_EXTRA_BYTES if training else ANSWERING_EXTRA_BYTES)
-    return adapter, working
+    return watch, adapter, largest
 
 
-def _with_adapter(params: RunParams, base: Any) -> Any:
+def _with_adapter(params: TrainParams, base: Any) -> Any:
     return models.add_adapter(
         base,
         r=params.lora_r,
         alpha=params.lora_alpha,
         dropout=params.lora_dropout,
         targets=params.lora_targets,
-        gradient_checkpointing=params.gradient_checkpointing,
+        gradient_checkpointing=params.gradient_checkpointing is True,
     )
 
 
@@ -258,7 +344,10 @@ def _without_storage(model: Any) -> list[Any]:
 
 
 def _watch(known: list[Any]) -> Any:
-    """A mode that counts the bytes of every tensor made while it is on, but for those of ``known`` tensors."""
+    """A mode that counts the bytes of every tensor made while it is on, but for those of ``known`` tensors.
+
+    ``live`` and ``peak`` are of all; of blocks that lie in the heap there are the peak and all that was ever allocated.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -267,6 +356,7 @@ def _watch(known: list[Any]) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.live = self.peak = 0
+            self.heap_live = self.heap_peak = self.heap_allocated = 0
             self._counted = {tensor.untyped_storage()._cdata for tensor in known}
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -282,11 +372,16 @@ def _watch(known: list[Any]) -> Any:
                 self._counted.add(key)
                 self.live += size
                 self.peak = max(self.peak, self.live)
+                if size < HEAP_BLOCK:
+                    self.heap_allocated += size
+                    self.heap_live += size
+                    self.heap_peak = max(self.heap_peak, self.heap_live)
                 weakref.finalize(storage, self._forget, key, size)
 
         def _forget(self, key: int, size: int) -> None:
             self._counted.discard(key)
             self.live -= size
+            self.heap_live -= size * (size < HEAP_BLOCK)
 
     return Watch()
 
@@ -299,20 +394,14 @@ def _example(rows: int, width: int) -> dict[str, Any]:
 
 
 def _loss(model: Any, pack: packing.Pack) -> Any:
-    """The loss of a pack, computed as in training but for the cross-entropy, which is PyTorch's own.
-
-    Training computes its gradient in the memory of the logits. Counting PyTorch's copies all the same errs upwards:
-    told over real was 1.01 to 1.48 on the CPU (20 steps, five shapes), and without them 0.64 to 1.22, which would say
-    that a run fits where it does not.
-    """
+    """The mean loss of a pack, computed as in training."""
     import torch
 
     from safety_nb import trainer
 
     dtype = models.compute_dtype(models.pick_device())
     with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-        logits = trainer.logits(model, pack).float()
-        return torch.nn.functional.cross_entropy(logits, torch.tensor(pack.targets, device=model.device))
+        return trainer.token_losses(model, pack).mean()
 
 
 # --- time ---------------------------------------------------------------------------------------------------------
@@ -377,7 +466,7 @@ def layer_speed(params: RunParams, work: Work) -> Speed:
         for shape, number, r in [*((shape, number, params.lora_r) for shape, number in kinds.items()), (head, 1, 0)]:
             layer = _layer(*shape, r)
             forward = _layer_seconds(layer, tokens, gradients=False)
-            learn = _layer_seconds(layer, tokens, gradients=True) + forward * params.gradient_checkpointing
+            learn = _layer_seconds(layer, tokens, gradients=True) + forward * (params.gradient_checkpointing is True)
             train, read = train + number * learn / tokens, read + number * forward / tokens
             step += number * _layer_seconds(layer, answers, gradients=False)
     train, read, step = (seconds * _BETWEEN_LAYERS for seconds in (train, read, step))

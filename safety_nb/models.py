@@ -161,6 +161,8 @@ def load_base(base_model: str, revision: str = "") -> Any:
         trust_remote_code=False,
     )
     _keep_autograd(model)
+    if device == "cpu":
+        _let_go_of_the_file(model)
     if not four_bit_layers(model):
         raise RuntimeError(
             f"No layer of {base_model!r} was quantised to 4 bits; its linear layers are of no known kind."
@@ -246,6 +248,16 @@ def _keep_autograd(model: Any) -> None:
     """
     for layer in four_bit_layers(model):
         layer.support_avx512bf16_for_cpu = False
+
+
+def _let_go_of_the_file(model: Any) -> None:
+    """Copy what still lies in the mapped file of the weights, which would stay resident as a whole.
+
+    A weight whose dtype is that of the file is such a view; after training a third of the file is in nobody's use.
+    """
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.clone()
 
 
 def four_bit_layers(model: Any) -> list[Any]:

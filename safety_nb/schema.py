@@ -166,7 +166,9 @@ class TrainParams(_Rows):
     )
     batch_size: int = Field(16, ge=1, description="rows per optimizer step")
     micro_batch_size: int = Field(
-        2, ge=1, description="how many times the cutoff, in tokens, is on the device at once, in rows packed together"
+        2,
+        ge=1,
+        description="rows packed together: at most so many times the cutoff in tokens, less where memory is short",
     )
     lora_r: int = Field(8, ge=1, description="rank of the adapter")
     lora_alpha: int = Field(16, ge=1, description="scale of the adapter")
@@ -174,7 +176,9 @@ class TrainParams(_Rows):
     lora_targets: Names[str] = Field(["all-linear"], description="names of linear layers, or all-linear")
     eval_steps: int = Field(0, ge=0, description="steps between two validations; 0 for once at the end")
     best_checkpoint: bool = Field(False, description="keep the checkpoint of lowest validation loss, not the last")
-    gradient_checkpointing: bool = Field(False, description="less memory for about 0.7 of the speed")
+    gradient_checkpointing: Literal["auto", True, False] = Field(
+        "auto", description="less memory for about 0.7 of the speed; auto: where training would not fit without"
+    )
     checkpoint_steps: int = Field(
         0, ge=0, description="steps between two checkpoints to go on from; 0 for by time alone"
     )

@@ -8,11 +8,11 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safety_nb import __version__, cards, models, packing, runs
+from safety_nb import __version__, cards, estimate, models, packing, runs
 from safety_nb.encoding import EncodedRow, encode_row
 from safety_nb.errors import InputError
 from safety_nb.schema import TrainParams
@@ -38,11 +38,12 @@ class TrainingRecord:
         supervised_tokens: tokens that carried loss in one epoch, by source of the row.
         trainable_parameters, four_bit_layers: size of the adapter; layers of the base held in 4 bits.
         steps: optimizer steps. packed: whether rows shared sequences; pack_tokens: tokens a sequence could have, at
-            the end.
+            the end. memory_choice: what was computed at once, and why.
         train_loss: mean over the last tenth of the steps. validation_loss: of the adapter that is kept, or None. Both
             per supervised token; validation_losses: by source.
         resumed_steps: steps that an earlier execution had done.
-        values: the parameters, those that the recipe filled among them; optimizer is the one that was used.
+        values: the parameters, those that the recipe filled among them; optimizer and gradient_checkpointing are what
+            was used.
         base_commit: commit of the hub the base came from; empty for one from a folder.
         mixture_sha256: of the recorded mixture; empty if the rows are not those of one.
     """
@@ -56,6 +57,7 @@ class TrainingRecord:
     steps: int
     packed: bool
     pack_tokens: int
+    memory_choice: str
     train_loss: float
     validation_loss: float | None
     validation_losses: dict[str, float]
@@ -112,6 +114,10 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     held_out = runs.read_jsonl(run.validation_rows)
     validation = _learnable(held_out, [encode_row(row, tokenizer, params.cutoff, params.template) for row in held_out])
 
+    checkpoint = _newest_whole_checkpoint(run, params)
+    choice = _at_once(params, kept.encoded, checkpoint)
+    print(f"Memory: {choice.reason}.")
+
     set_seed(params.seed)  # before the adapter: its initial weights are random
     model = models.load_base(params.base_model, params.revision)
     model = models.add_adapter(
@@ -120,7 +126,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         alpha=params.lora_alpha,
         dropout=params.lora_dropout,
         targets=params.lora_targets,
-        gradient_checkpointing=params.gradient_checkpointing,
+        gradient_checkpointing=choice.gradient_checkpointing,
     )
     trainer.attend_by_row(model)
     apart = trainer.separation(model, kept.encoded) if len(kept.encoded) > 1 else None
@@ -135,12 +141,12 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         steps=packing.epoch_steps(len(kept.encoded), params.batch_size, params.epochs, params.seed),
         validation=validation.encoded,
         validation_parts=validation.sources,
-        capacity=params.micro_batch_size * params.cutoff if apart else 0,
+        capacity=choice.pack_tokens if apart else 0,
         masked=apart == "mask",
-        callbacks=[_callback(params, run, on_metrics)],
+        callbacks=[_callback(params, run, on_metrics, lambda: replace(choice, pack_tokens=loop.capacity))],
     )
     _check_disk(run, loop)
-    checkpoint = _newest_whole_checkpoint(run, params)
+    _clear_other_checkpoints(run, params)
     resumed_steps = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     outcome = loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     validation_losses = loop.evaluate() if validation.encoded else {}
@@ -158,6 +164,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         steps=loop.state.global_step,
         packed=apart is not None,
         pack_tokens=loop.capacity,
+        memory_choice=choice.reason,
         train_loss=float(losses.tail(max(1, len(losses) // 10)).mean()),
         validation_loss=validation_losses.get("eval_loss"),
         validation_losses={
@@ -169,7 +176,11 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         compute_dtype=str(models.compute_dtype(models.pick_device())).removeprefix("torch."),
         train_seconds=round(outcome.metrics["train_runtime"], 2),
         resumed_steps=resumed_steps,
-        values={**params.model_dump(exclude={"run_dir"}), "optimizer": models.optimizer(params.optimizer)},
+        values={
+            **params.model_dump(exclude={"run_dir"}),
+            "optimizer": models.optimizer(params.optimizer),
+            "gradient_checkpointing": choice.gradient_checkpointing,
+        },
         base_commit=models.commit(params.base_model, params.revision),
         mixture_sha256=mixture["mixture_sha256"] if mixture else "",
     )
@@ -213,6 +224,29 @@ def _supervised_by_source(rows: _Rows) -> dict[str, int]:
     return counts
 
 
+def _at_once(params: TrainParams, rows: list[EncodedRow], checkpoint: Path | None) -> estimate.Choice:
+    """How much is computed at once: as it was up to the checkpoint that is gone on from, else what fits."""
+    if checkpoint is not None:
+        before = estimate.Choice(**runs.read_json(checkpoint / _CHOICE))
+        return replace(before, reason=f"{before.how}, as before the interruption")
+    steps = packing.epoch_steps(len(rows), params.batch_size, params.epochs, params.seed)
+    asked, free = params.micro_batch_size * params.cutoff, models.free_memory()
+    packs = [one for numbers in steps for one in packing.pack(rows, numbers, asked)]
+    try:
+        return estimate.choose(
+            params,
+            tokens=max(len(one.input_ids) for one in packs),
+            supervised=max(len(one.places) for one in packs),
+            widest=max(len(row.input_ids) for row in rows),
+            free=free,
+        )
+    except InputError:
+        raise
+    except Exception as error:  # a kind of model that cannot be traced: no reason not to train it
+        choice = estimate.Choice(asked, params.gradient_checkpointing is True, 0, free, True, reason="")
+        return replace(choice, reason=f"{choice.how}; the need could not be estimated ({type(error).__name__})")
+
+
 def _arguments(params: TrainParams, run: runs.RunFolder, validated: bool) -> Any:
     from transformers import TrainingArguments
 
@@ -248,7 +282,7 @@ def _arguments(params: TrainParams, run: runs.RunFolder, validated: bool) -> Any
     )
 
 
-def _callback(params: TrainParams, run: runs.RunFolder, on_metrics: Callable | None) -> Any:
+def _callback(params: TrainParams, run: runs.RunFolder, on_metrics: Callable | None, choice: Callable) -> Any:
     import time
 
     from transformers import TrainerCallback
@@ -267,7 +301,9 @@ def _callback(params: TrainParams, run: runs.RunFolder, on_metrics: Callable | N
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.saved = time.monotonic()
-            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            runs.write_json(checkpoint / _CHOICE, asdict(choice()))
+            mark_whole(checkpoint)
 
         def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if on_metrics is not None:
@@ -279,6 +315,7 @@ def _callback(params: TrainParams, run: runs.RunFolder, on_metrics: Callable | N
 # --- checkpoints --------------------------------------------------------------------------------------------------
 
 _WHOLE = "whole.json"  # in a checkpoint: the hashes of its files, written last
+_CHOICE = "memory.json"  # in a checkpoint: the estimate.Choice it was made with
 
 
 def _checkpoints(run: runs.RunFolder) -> Path:
@@ -301,24 +338,34 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def _newest_whole_checkpoint(run: runs.RunFolder, params: TrainParams) -> Path | None:
-    """Where to go on from, if anywhere; checkpoints of another training are removed."""
-    folder = _checkpoints(run)
+    """Where to go on from, if anywhere."""
+    owner = _checkpoints(run) / "identity.json"
+    if not owner.is_file() or runs.read_json(owner) != _identity(run, params):
+        return None
+    found = sorted(_checkpoints(run).glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    return next(filter(is_whole, found), None)
+
+
+def _clear_other_checkpoints(run: runs.RunFolder, params: TrainParams) -> None:
+    """Remove checkpoints of another training and broken ones; those to come are this training's."""
+    folder, identity = _checkpoints(run), _identity(run, params)
+    owner = folder / "identity.json"
+    if not owner.is_file() or runs.read_json(owner) != identity:
+        shutil.rmtree(folder, ignore_errors=True)
+        runs.write_json(owner, identity)
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not is_whole(checkpoint):
+            shutil.rmtree(checkpoint)
+
+
+def _identity(run: runs.RunFolder, params: TrainParams) -> str:
+    """What must be the same for checkpoints to be gone on from."""
     identity = {
         "params": params.model_dump(exclude={"run_dir", "report_to"}),
         "rows": [runs.sha256(run.train_rows), runs.sha256(run.validation_rows)],
         "version": __version__,
     }
-    identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    owner = folder / "identity.json"
-    if not owner.is_file() or runs.read_json(owner) != identity:
-        shutil.rmtree(folder, ignore_errors=True)
-        runs.write_json(owner, identity)
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    for checkpoint in found:
-        if is_whole(checkpoint):
-            return checkpoint
-        shutil.rmtree(checkpoint)
-    return None
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _check_disk(run: runs.RunFolder, loop: Any) -> None:

@@ -138,26 +138,32 @@ def test_model_too_large_does_not_fit(tmp_path, folder_without_weights):
 def test_mends_of_memory_are_tried():
     run = params(micro_batch_size=8, cutoff=256)
 
-    def need(size: int) -> int:
-        smaller = run.model_copy(update={"micro_batch_size": size})
-        return estimate.training_memory(smaller, size * 256, size * 128).total
+    def need(tokens: int, **values) -> int:
+        return estimate.training_memory(run.model_copy(update=values), tokens, tokens // 2).total
 
-    full, half, one = need(8), need(4), need(1)
-    assert doctor._smaller_training(run, 2048, 0.5, (full + half) // 2).startswith("set micro_batch_size: 4 (")
-    assert doctor._smaller_training(run, 2048, 0.5, (half + one) // 2).startswith("set micro_batch_size: 1 (")
-    with_all = doctor._smaller_training(run, 2048, 0.5, int(one * 0.99))
-    assert with_all.startswith("set micro_batch_size: 1, gradient_checkpointing: true (")
-    assert "would not do" in doctor._smaller_training(run, 2048, 0.5, 20_000_000)
+    row, recomputed, half = need(256), need(256, gradient_checkpointing=True), need(128, gradient_checkpointing=True)
+    assert doctor._smaller_training(run, 256, 0.5, (row + recomputed) // 2).startswith(
+        "set gradient_checkpointing: true ("
+    )
+    shorter = doctor._smaller_training(run, 256, 0.5, (recomputed + half) // 2)
+    assert shorter.startswith("set gradient_checkpointing: true, cutoff: 128 (")
+    assert "would not do" in doctor._smaller_training(run, 256, 0.5, 10_000_000)
     answers = estimate.generation_memory(run.model_copy(update={"generation_batch_size": 1}), 256, 64).total
     assert doctor._smaller_generation(run, 256, answers).startswith("set generation_batch_size: 1 (")
 
 
-def test_little_memory_is_a_warning_and_too_little_a_problem():
-    run = params(micro_batch_size=8, generation_batch_size=1)
+def test_what_training_would_choose_is_told_and_too_little_memory_is_a_problem():
+    run = params(micro_batch_size=8, generation_batch_size=1, max_new_tokens=1)
     process = psutil.Process().memory_info().rss if models.pick_device() == "cpu" else 0
-    need = process + estimate.training_memory(run, 8 * run.cutoff, 8 * run.cutoff).total
-    states = [doctor.fit(run, None, int(need * factor))[0].state for factor in (2, 1.05, 0.9)]
-    assert states == ["ok", "warning", "problem"]
+
+    def fit(need: int, factor: float = 1.0) -> doctor.Finding:
+        return doctor.fit(run, None, int(process + need * factor / estimate.TIGHT) + 1_000_000)[0]
+
+    full = estimate.training_memory(run, 8 * run.cutoff, 8 * run.cutoff).total
+    assert fit(full).state == "ok" and "packs of 2,048 tokens," in fit(full).found
+    assert fit(full, 0.9).state == "ok" and "packs of 1,024 tokens," in fit(full, 0.9).found
+    least = run.model_copy(update={"gradient_checkpointing": True})
+    assert fit(estimate.training_memory(least, run.cutoff, run.cutoff).total, 0.9).state == "problem"
 
 
 # The machine

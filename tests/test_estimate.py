@@ -1,7 +1,9 @@
 """Memory and time told before a run: counted as the real model is, and near what a real step takes."""
 
+import itertools
 import json
 import math
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -102,14 +104,83 @@ def test_memory_of_the_parts():
 
 def test_memory_grows_with_packs_and_their_answers_and_shrinks_with_checkpoints():
     def working(tokens: int, supervised: int, **values) -> int:
-        return estimate.training_memory(params(**values), tokens, supervised).working - estimate.TRAINING_EXTRA_BYTES
+        return estimate.training_memory(params(**values), tokens, supervised).working - estimate.LIBRARY_BYTES
 
     # What is kept for the backward pass is proportional to the tokens; the mask between rows to their square.
     assert 1.9 <= working(2048, 512) / working(1024, 256) <= 3
-    assert working(2048, 512, gradient_checkpointing=True) < 0.6 * working(2048, 512)
-    # Logits are computed where there is loss: over the vocabulary of 1,024 several arrays of 4 bytes each.
-    grown = (working(1024, 1024) - working(1024, 256)) / estimate.HEAP_FACTOR
-    assert 2 <= grown / (768 * 1024 * 4) <= 6
+    assert working(2048, 512, gradient_checkpointing=True) < 0.75 * working(2048, 512)
+    # Logits are computed where there is loss: 4 bytes for each of the vocabulary of 1,024, with their gradient in the
+    # same memory, and on the CPU what the heap holds beside them.
+    grown = working(1024, 1024) - working(1024, 256)
+    assert 1 <= grown / (768 * 1024 * 4) <= 2
+
+
+def test_what_a_step_uses_is_what_the_allocator_gives_out():
+    """The traced bytes of a step against those that PyTorch's allocator gave out in a real one."""
+    from torch.profiler import profile
+
+    from safety_nb import packing, trainer
+
+    checked = params()
+    tokens, supervised = 512, 256
+    pack = packing.Pack(
+        [5] * tokens, list(range(tokens)), list(range(supervised)), [5] * supervised, [0] * supervised, [0]
+    )
+    model = estimate._with_adapter(checked, models.load_base("tiny")).train()
+    trainer.attend_by_row(model)
+    trainer.token_losses(model, pack).mean().backward()
+    model.zero_grad()
+    with profile(profile_memory=True) as profiled:
+        trainer.token_losses(model, pack).mean().backward()
+    given = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = max(itertools.accumulate(event.nbytes() for event in sorted(given, key=lambda event: event.start_ns())))
+
+    def step(model, watch):
+        trainer.attend_by_row(model)
+        estimate._loss(model, pack).backward()
+
+    watch, *_ = estimate._trace(checked, step, training=True)
+    assert watch.peak == pytest.approx(peak, rel=0.02)
+
+
+# Choosing
+
+
+def choose(free: int, **values) -> estimate.Choice:
+    return estimate.choose(params(micro_batch_size=8, **values), 2000, 1000, 300, free)
+
+
+def needed(tokens: int, recomputed: bool) -> int:
+    checked = params(micro_batch_size=8, gradient_checkpointing=recomputed)
+    return estimate.training_memory(checked, tokens, tokens // 2).total
+
+
+def test_what_fits_is_computed_as_asked():
+    choice = choose(10**12)
+    # 8 times the cutoff of 256, though the largest pack is smaller: where memory is plenty, nothing depends on it.
+    assert (choice.pack_tokens, choice.gradient_checkpointing, choice.fits) == (2048, False, True)
+    assert choice.needed == needed(2000, False)
+    assert choice.reason.startswith("packs of 2,048 tokens: about ") and "would take" not in choice.reason
+
+
+def test_packs_are_halved_before_activations_are_recomputed():
+    # Of what is free a tenth is left alone.
+    at_512, at_300 = (math.ceil(needed(tokens, False) / 0.9) for tokens in (512, 300))
+    assert choose(at_512).pack_tokens == 512 and choose(at_512 - 10).pack_tokens == 300
+    assert not choose(at_300).gradient_checkpointing
+    last = choose(at_300 - 10)
+    assert last.gradient_checkpointing and last.fits
+    # The largest that fits this way: twice as much would not.
+    assert needed(last.pack_tokens, True) <= 0.9 * (at_300 - 10) < needed(min(2000, 2 * last.pack_tokens), True)
+    assert "activations recomputed" in last.reason and "2,048 tokens would take about" in last.reason
+
+
+def test_what_is_set_is_kept_and_what_cannot_fit_is_tried_as_small_as_can_be():
+    set_off, open_ = choose(1, gradient_checkpointing=False), choose(1)
+    assert (set_off.pack_tokens, set_off.gradient_checkpointing, set_off.fits) == (300, False, False)
+    assert (open_.pack_tokens, open_.gradient_checkpointing, open_.fits) == (300, True, False)
+    assert choose(10**12, gradient_checkpointing=True).gradient_checkpointing
+    assert "memory may run out" in open_.reason
 
 
 def test_memory_of_answers_holds_keys_and_values_of_every_beam():
@@ -185,16 +256,14 @@ def llama(tmp_path_factory) -> str:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to reset a process's peak")
 @pytest.mark.parametrize(
-    ("values", "width", "stage", "least", "most"),
+    ("values", "width", "stage"),
     [
-        # Told over real was 1.01 to 1.48 in 20 steps of five shapes: for training the estimate errs upwards, so that
-        # what is said to fit does.
-        ({}, 512, "training", 0.9, 1.6),
-        ({"gradient_checkpointing": True}, 1024, "training", 0.9, 1.6),
-        ({"generation_batch_size": 16, "max_new_tokens": 12}, 128, "answers", 0.75, 1.25),
+        ({}, 512, "training"),
+        ({"gradient_checkpointing": True}, 1024, "training"),
+        ({"generation_batch_size": 16, "max_new_tokens": 12}, 128, "answers"),
     ],
 )
-def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, least, most, cuda_available):
+def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cuda_available):
     if cuda_available:
         pytest.skip("measures the host's memory")
     values = {"base_model": llama, **values}
@@ -204,8 +273,9 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, lea
     else:
         told = estimate.generation_memory(checked, width, checked.max_new_tokens).total
     command = [sys.executable, "-c", _REAL_STEP, json.dumps(values), str(width), stage]
-    real = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert least <= told / real <= most
+    # One process in a few peaks at a tenth more or less: the median of three is steady.
+    peaks = [int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+    assert told == pytest.approx(statistics.median(peaks), rel=0.15 if stage == "training" else 0.25)
 
 
 # Time

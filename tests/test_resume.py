@@ -106,7 +106,7 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path):
 
     def goes_on(params: TrainParams) -> bool:
         """Whether a training with these parameters would find a whole checkpoint of the one before it."""
-        training._newest_whole_checkpoint(run, params)
+        training._clear_other_checkpoints(run, params)
         training.mark_whole(_made(folder / "checkpoint-2"))
         return training._newest_whole_checkpoint(run, params) is not None
 
@@ -122,7 +122,7 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path):
 def test_where_metrics_go_does_not_make_it_another_training(tmp_path):
     params = small_run(tmp_path)
     run = runs.open_run(params.run_dir)
-    training._newest_whole_checkpoint(run, params)
+    training._clear_other_checkpoints(run, params)
     training.mark_whole(_made(run.root / "train" / "checkpoints" / "checkpoint-2"))
     assert training._newest_whole_checkpoint(run, params.model_copy(update={"report_to": "tensorboard"})) is not None
 

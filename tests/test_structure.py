@@ -55,7 +55,8 @@ ALLOWED = {
     "packing": {"encoding"},
     "trainer": {"encoding", "packing"},
     "cards": {"registry"},  # licences
-    "training": {"cards", "encoding", "models", "packing", "runs", "schema", "trainer"},
+    # estimate: how much is computed at once is chosen by what will fit.
+    "training": {"cards", "encoding", "estimate", "models", "packing", "runs", "schema", "trainer"},
     "export": {"cards", "encoding", "models", "runs", "schema", "training"},
     "coherence": set(),
     "decoding": set(),
