@@ -31,7 +31,7 @@ class Stage:
 
 
 _MIX = ("mix/train.jsonl", "mix/validation.jsonl", "mix/mixture.json")
-_TRAIN = ("train/adapter", "train/metrics.csv", "train/training.json")
+_TRAIN = ("train/adapter", "train/metrics.csv", "train/training.json", "train/validation_losses.jsonl")
 
 _GENERATE = ("prompts.jsonl", "responses.jsonl")  # what is read; the record of how they were made is for people
 

@@ -35,12 +35,14 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class Losses:
-    """Sum of token losses and number of tokens, by part of the mixture."""
+    """Sum of token losses and number of tokens, by part of the mixture; and the same of each row (its number)."""
 
     total: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+    rows: dict[int, tuple[float, int]] = field(default_factory=dict)
 
-    def add(self, part: str, total: float, tokens: int) -> None:
+    def add(self, number: int, part: str, total: float, tokens: int) -> None:
+        self.rows[number] = (total, tokens)
         self.total[part] = self.total.get(part, 0.0) + total
         self.tokens[part] = self.tokens.get(part, 0) + tokens
 
@@ -173,8 +175,8 @@ class PackedTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
-        """Validation loss per supervised token, of all and by part."""
-        losses = self._validation_losses()
+        """Validation loss per supervised token, of all and by part; ``validated`` keeps that of each row."""
+        losses = self.validated = self._validation_losses()
         metrics = {"eval_loss": losses.mean()} | {
             f"eval_loss_{part}": losses.mean(part) for part in sorted(losses.total)
         }
@@ -261,7 +263,7 @@ def _add(losses: Losses, by_token: torch.Tensor, one: Pack, parts: list[str]) ->
     counts = torch.bincount(owners, minlength=len(one.rows)).tolist()
     for number, total, tokens in zip(one.rows, sums, counts, strict=True):
         if tokens:
-            losses.add(parts[number], total, tokens)
+            losses.add(number, parts[number], total, tokens)
 
 
 def attend_by_row(model: Any) -> None:

@@ -188,6 +188,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         model.save_pretrained(folder, save_embedding_layers=False)  # they are frozen
         runs.write_text(folder / "README.md", cards.adapter_card(asdict(record), mixture))
     runs.write_csv(run.metrics, metrics)
+    runs.write_jsonl(run.validation_losses, _by_row(validation, loop.validated.rows) if validation.encoded else [])
     runs.write_json(run.training, asdict(record))
     shutil.rmtree(_checkpoints(run), ignore_errors=True)
     return record
@@ -215,6 +216,14 @@ def recorded_mixture(run: runs.RunFolder) -> dict[str, Any] | None:
 def _learnable(rows: list[dict], encoded: list[EncodedRow]) -> _Rows:
     pairs = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.supervised_tokens]
     return _Rows([one for _, one in pairs], [row["source"] for row, _ in pairs], [row["id"] for row, _ in pairs])
+
+
+def _by_row(rows: _Rows, losses: dict[int, tuple[float, int]]) -> list[dict]:
+    """The validation loss of each row: id, source, tokens (supervised ones) and loss (their mean, in nats)."""
+    return [
+        {"id": rows.ids[number], "source": rows.sources[number], "tokens": tokens, "loss": total / tokens}
+        for number, (total, tokens) in sorted(losses.items())
+    ]
 
 
 def _supervised_by_source(rows: _Rows) -> dict[str, int]:
