@@ -81,14 +81,17 @@ def fit(doses: Sequence[int], values: Sequence[np.ndarray], falling: bool, seed:
     variations = tuple(Variation.of(matrix) for _, matrix in judged)
     weights = np.array([estimate.n for estimate in estimates], dtype=float)
     drawn = deviations(variations, seed, draws)
-    common = np.random.default_rng([seed, 2]).standard_normal(draws)  # moves the N whose answers are all alike
+    # What moves the N whose answers are all alike: normal numbers, one from each of equal slices.
+    common = norm.ppf((np.random.default_rng([seed, 2]).permutation(draws) + 0.5) / draws)
     around = [
         placed(part, np.concatenate([row, -row]), np.concatenate([common, -common]), SHARE)
         for part, row in zip(variations, drawn, strict=True)
     ]
     monotone = np.array([_isotonic(draw, weights, falling) for draw in np.transpose(around)])
     low, high = np.quantile(monotone, TAILS, axis=0)
-    if len(judged) > 1:
+    if len(judged) == 1:
+        low, high = np.array([estimates[0].low]), np.array([estimates[0].high])
+    else:
         # The fit has nothing beyond its ends to be pulled by, so it errs upwards at its highest point and downwards at
         # its lowest; there the outer side is as wide as that of the N alone, or the neighbour's.
         top, bottom, step = (0, -1, 1) if falling else (-1, 0, -1)
