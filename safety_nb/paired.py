@@ -155,8 +155,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     values = np.asarray(p_values, dtype=float)
     tested = ~np.isnan(values)
-    if tested.any():
-        values[tested] = multipletests(values[tested], method="holm")[1]
+    values[tested] = multipletests(values[tested], method="holm")[1]
     return values.tolist()
 
 

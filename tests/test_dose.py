@@ -270,6 +270,13 @@ def test_more_prompts_of_one_seed_are_those_of_wilsons_formula():
     assert got.more_prompts == pytest.approx(357, abs=1)
 
 
+def test_more_prompts_show_a_miss_too():
+    # 8 of 100: Wilson's lower end is below 0.05. It is at 0.05 for n = 3.8415 * 0.0475 / 0.03^2 = 202.7, so 103 more.
+    got = smallest_n(fit([50], [flags(8)], True), 0.05)
+    assert (got.status, got.estimate, got.open_at) == ("unclear", None, 50)
+    assert got.more_prompts == pytest.approx(103, abs=1)
+
+
 def test_more_prompts_where_nothing_was_answered():
     # 0 of 40: n = 3.8415 * 0.95 / 0.05 = 73, so 33 more.
     assert smallest_n(fit([50], [flags(0, n=40, seeds=3)], True), 0.05).more_prompts == pytest.approx(33, abs=1)

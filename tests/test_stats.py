@@ -178,6 +178,19 @@ def test_few_seeds_have_the_tails_of_student():
     assert (got.low, got.high) == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)), rel=0.1)
 
 
+def test_noise_of_answers_counts_once_in_the_interval():
+    # Prompts bring a normal number and seeds one of t with 2 degrees of freedom, each by its own variance; the part of
+    # the seeds' that is noise of answers, here half, is in the prompts' already. Quantile by a simulation of its own.
+    rng = np.random.default_rng(12)
+    noise = rng.normal(size=(3, 60))
+    matrix = 0.18 * np.array([[-1.0], [0.0], [1.0]]) + noise - noise.mean(axis=1, keepdims=True)
+    part = Variation.of(matrix)
+    assert 0.3 < part.between_seeds / part.of_seeds < 0.8  # or the test would show nothing
+    prompts, seeds = rng.standard_t(59, 200_000), rng.standard_t(2, 200_000)
+    expected = np.quantile(np.abs(math.sqrt(part.of_prompts) * prompts + math.sqrt(part.between_seeds) * seeds), 0.95)
+    assert mean_over_seeds(matrix, bounds=None).high - part.mean == pytest.approx(expected, rel=0.04)
+
+
 def test_a_rate_of_several_seeds_is_placed_as_wilson_places_it():
     # 2 seeds that agree on all 100 prompts, 8 of them true: as good as one seed, so about Wilson for 8 of 100.
     row = [1.0] * 8 + [0.0] * 92
