@@ -186,7 +186,7 @@ def rows(rounds: int) -> list[Row]:
         found += [of_rate(Setting(n_prompts, 3, rate, sd), rounds) for sd in (0, 0.2, 0.4)]
     found += [of_rate(Setting(100, 3, 0.2, 0.2, missing=0.1), rounds), of_rate(Setting(100, 5, 0.2, 0.2), rounds)]
     found += [of_score(Setting(n, 3, 0, sd), rounds) for n, sd in ((40, 0.1), (100, 0.1), (100, 0.3))]
-    for n, one, other in ((100, 0.3, 0.3), (100, 0.3, 0.1), (100, 0.05, 0.02), (450, 0.3, 0.1)):
+    for n, one, other in ((100, 0.3, 0.3), (100, 0.3, 0.1), (450, 0.3, 0.1)):
         found += [of_difference(Setting(n, 3, one, sd), other, rounds) for sd in (0, 0.3)]
     found += [
         of_difference(Setting(n, 1, one, 0), other, rounds) for n, one, other in ((100, 0.3, 0.1), (40, 0.1, 0.05))
@@ -200,6 +200,8 @@ def rows(rounds: int) -> list[Row]:
         Setting(450, 3, 0.3, 0.8),
     ]
     found += [of_rate(setting, rounds) for setting in [*hard, Setting(100, 2, 0.2, 0), Setting(100, 2, 0.2, 0.4)]]
+    found += [of_difference(Setting(100, 3, 0.05, sd), 0.02, rounds) for sd in (0, 0.3)]
+    found += [of_difference(Setting(40, 1, 0.1, 0), 0.05, rounds)]
     found = [of_wilson(n) for n in (40, 100, 450)] + found
     few = max(rounds // 4, 1)  # these take longer
     found += [of_test(Setting(100, 1, 0.2, 0), "exact McNemar", few)]

@@ -75,7 +75,7 @@ def mean_over_seeds(
     put into them as Wilson's interval is, so that it never leaves them and never has zero width.
 
     Simulated (`benchmarks/coverage.py`), it covers 93 to 97 % of the time with 40 to 450 prompts and 3 seeds whose
-    rates differ by what is usual; its README says where it does not. With two seeds it is wide, for two seeds say
+    rates differ by what is usual; `benchmarks/README.md` has the figures. With two seeds it is wide, for two seeds say
     little of how much seeds differ; with one seed it is the interval of that one model over prompts and knows nothing
     of others.
 
