@@ -38,7 +38,7 @@ seeds: $(READY)  ## the same over three seeds, for intervals that cover the trai
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
 
-soak: $(READY)  ## the long tests: runs killed at twenty moments, each gone on with (a quarter of an hour)
+soak: $(READY)  ## the long tests: runs killed at twenty moments, each gone on with; coverage of the intervals (half an hour)
 	$(BIN)/python -m pytest -m soak
 
 lint: $(READY)  ## style of code and notebooks

@@ -81,13 +81,22 @@ def fit(doses: Sequence[int], values: Sequence[np.ndarray], falling: bool, seed:
     variations = tuple(Variation.of(matrix) for _, matrix in judged)
     weights = np.array([estimate.n for estimate in estimates], dtype=float)
     drawn = deviations(variations, seed, draws)
-    common = np.random.default_rng([seed, 2]).standard_normal(draws)  # moves the N whose answers are all alike
+    # What moves the N whose answers are all alike: normal numbers, one from each of equal slices.
+    common = norm.ppf((np.random.default_rng([seed, 2]).permutation(draws) + 0.5) / draws)
     around = [
         placed(part, np.concatenate([row, -row]), np.concatenate([common, -common]), SHARE)
         for part, row in zip(variations, drawn, strict=True)
     ]
     monotone = np.array([_isotonic(draw, weights, falling) for draw in np.transpose(around)])
     low, high = np.quantile(monotone, TAILS, axis=0)
+    if len(judged) == 1:
+        low, high = np.array([estimates[0].low]), np.array([estimates[0].high])
+    else:
+        # The fit has nothing beyond its ends to be pulled by, so it errs upwards at its highest point and downwards at
+        # its lowest; there the outer side is as wide as that of the N alone, or the neighbour's.
+        top, bottom, step = (0, -1, 1) if falling else (-1, 0, -1)
+        low[top] = max(low[top + step], min(low[top], estimates[top].low))
+        high[bottom] = min(high[bottom - step], max(high[bottom], estimates[bottom].high))
     fitted = _isotonic(np.array([estimate.estimate for estimate in estimates]), weights, falling)
     return Curve(
         doses=tuple(dose for dose, _ in judged),
@@ -329,15 +338,11 @@ def _statement(
         if low != high:
             text.append(f"The {end} N that {need} lies {_range(low, high)}{' (interpolated)' if interpolate else ''}.")
     elif status == "unclear":
-        text = [
-            f"The data cannot tell which N keeps {what} at most at {share}: of the N tried ({tried}) none is shown to."
-        ]
+        text = [f"The data cannot tell which N keeps {what} at or under {share}: none tried ({tried}) is shown to."]
     else:
         best = -1 if curve.falling else 0
-        bound = _percent(curve.low[best])
-        text = [
-            f"No N tried ({tried}) keeps {what} at most at {share}: at N = {curve.doses[best]} it is at least {bound}."
-        ]
+        text = [f"No N tried ({tried}) keeps {what} at or under {share}."]
+        text.append(f"Even at N = {curve.doses[best]} it is at least {_percent(curve.low[best])}.")
     if open_at is not None:
         at = curve.doses.index(open_at)
         there = f"{_percent(curve.fitted[at])} ({_percent(curve.low[at])} to {_percent(curve.high[at])})"
@@ -351,9 +356,7 @@ def _statement(
         other = "fewer" if curve.falling else "more"
         text.append(f"Only one N was judged, so nothing is known of {other} demonstrations.")
     if curve.unjudged:
-        text.append(
-            f"N = {', '.join(map(str, curve.unjudged))} {'has' if len(curve.unjudged) == 1 else 'have'} no judgement."
-        )
+        text.append(f"Without any judgement: N = {', '.join(map(str, curve.unjudged))}.")
     if curve.n_seeds == 1:
         text.append("All this is of one seed; models of other seeds may differ.")
     return " ".join(text)

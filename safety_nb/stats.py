@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binomtest, chi2, norm
+from scipy.stats import binomtest, chi2, norm, qmc
 
 CONFIDENCE = 0.95
 SHARE = (0.0, 1.0)  # the bounds of a rate
@@ -75,7 +75,7 @@ def mean_over_seeds(
     put into them as Wilson's interval is, so that it never leaves them and never has zero width.
 
     Simulated (`benchmarks/coverage.py`), it covers 93 to 97 % of the time with 40 to 450 prompts and 3 seeds whose
-    rates differ by what is usual; its README says where it does not. With two seeds it is wide, for two seeds say
+    rates differ by what is usual; `benchmarks/README.md` has the figures. With two seeds it is wide, for two seeds say
     little of how much seeds differ; with one seed it is the interval of that one model over prompts and knows nothing
     of others.
 
@@ -215,17 +215,17 @@ def deviations(variations: Sequence[Variation], seed: int, draws: int) -> np.nda
     means share what was drawn.
     """
     n_seeds, n_prompts = len(variations[0].by_seed), len(variations[0].by_prompt)
-    prompt_counts, seed_weights = _drawn(seed, draws, n_seeds, n_prompts)
+    prompt_counts, seed_weights = _prompt_counts(seed, draws, n_prompts), _seed_weights(seed, draws, n_seeds)
     found = np.zeros((len(variations), draws))
     for row, part in zip(found, variations, strict=True):
         if part.of_prompts > 0:
             freedom = part.n_prompts - 1
-            scale = np.sqrt(part.n_prompts / freedom) / _root_mean_square(seed, draws, freedom, 0)
+            scale = np.sqrt(part.n_prompts / freedom) / _root_mean_square(seed, draws, n_seeds, freedom, 0)
             row += scale * (prompt_counts @ part.by_prompt)
         if part.between_seeds > 0:
             freedom = part.n_seeds - 1
             kept = part.between_seeds / part.of_seeds
-            scale = np.sqrt(kept * part.n_seeds / freedom) / _root_mean_square(seed, draws, freedom, 1)
+            scale = np.sqrt(kept * part.n_seeds / freedom) / _root_mean_square(seed, draws, n_seeds, freedom, 1)
             row += scale * (seed_weights @ part.by_seed)
     return found
 
@@ -272,20 +272,29 @@ def checked(matrix: np.ndarray, bounds: tuple[float, float] | None = None) -> np
 
 
 @lru_cache(maxsize=4)
-def _drawn(seed: int, draws: int, n_seeds: int, n_prompts: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each prompt is drawn, and the weights of the seeds, for every draw."""
-    rng = np.random.default_rng([seed, 0])
-    counts = rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=draws).astype(float)
-    drawn = counts, rng.standard_normal((draws, n_seeds))
-    for array in drawn:
-        array.flags.writeable = False  # shared by all who ask again
-    return drawn
+def _prompt_counts(seed: int, draws: int, n_prompts: int) -> np.ndarray:
+    """How often each prompt is drawn, shape (draws, prompts)."""
+    found = np.random.default_rng(seed).multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=draws)
+    return _shared(found.astype(float))
+
+
+@lru_cache(maxsize=4)
+def _seed_weights(seed: int, draws: int, n_seeds: int) -> np.ndarray:
+    """Normal weights of the seeds, shape (draws, seeds)."""
+    return _shared(norm.ppf(_spread(seed, draws, n_seeds)[:, :n_seeds]))
 
 
 @lru_cache(maxsize=32)
-def _root_mean_square(seed: int, draws: int, freedom: int, which: int) -> np.ndarray:
-    """Of so many normal numbers, for every draw; `which` tells prompts from seeds."""
-    levels = np.random.default_rng([seed, 1, which]).random(draws)
-    found = np.sqrt(chi2.ppf(levels, freedom) / freedom)
-    found.flags.writeable = False
-    return found
+def _root_mean_square(seed: int, draws: int, n_seeds: int, freedom: int, which: int) -> np.ndarray:
+    """Of so many normal numbers, shape (draws,); `which` tells prompts (0) from seeds (1)."""
+    return _shared(np.sqrt(chi2.ppf(_spread(seed, draws, n_seeds)[:, n_seeds + which], freedom) / freedom))
+
+
+def _spread(seed: int, draws: int, n_seeds: int) -> np.ndarray:
+    """Uniform numbers that fill the cube more evenly than independent ones (Halton): long tails need it."""
+    return qmc.Halton(n_seeds + 2, rng=np.random.default_rng([seed, 1])).random(draws)
+
+
+def _shared(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False  # the cache gives it to all who ask again
+    return array

@@ -155,7 +155,7 @@ BY_NAME = {
     "stages": {"generation", "judges", "mixing", "reporting", "training"},
 }
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "pandas", "matplotlib", "seaborn", "papermill", "scipy"}
-HEAVY |= {"openai", "ipywidgets", "rapidfuzz"}
+HEAVY |= {"openai", "statsmodels", "ipywidgets", "rapidfuzz"}
 
 
 def module_name(path: Path) -> str:
