@@ -33,8 +33,9 @@ def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame
     Returns:
         The columns of TEST_COLUMNS. first and second: the metric at `against` (the smallest N) and at n_safety, over
         the pairs judged at both; difference: second minus first with its 95 % interval. p_value: of no difference
-        between these very models (test says how); p_holm: corrected by Holm for all tests of this table; p_any_seed:
-        of no difference between models of any seed, nan with one. detectable: the smallest difference that this many
+        between these very models (test says how); p_any_seed: between models of any seed, nan with one. p_holm: what a
+        claim about N needs, p_any_seed or with one seed p_value, corrected by Holm for all tests of this table.
+        detectable: the smallest difference that this many
         prompts show four times in five, at this share of changed pairs (rates of one seed only, else nan).
     """
     import pandas as pd
@@ -46,7 +47,7 @@ def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame
             continue
         matrices = by_dose(group)
         first, *others = sorted(matrices)
-        bounds = SHARE if metric in summary.RATES else None
+        bounds = summary.bounds_of(judge, metric)
         for n_safety in others:
             found = paired.compare(matrices[first], matrices[n_safety], bounds=bounds)
             n_prompts = matrices[first].shape[1]
@@ -61,7 +62,8 @@ def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame
                 ]
             )  # fmt: skip
     table = pd.DataFrame(rows, columns=TEST_COLUMNS)
-    return table.assign(p_holm=paired.holm(table["p_value"].tolist())) if len(table) else table
+    about_n = table["p_any_seed"].fillna(table["p_value"]).tolist()
+    return table.assign(p_holm=paired.holm(about_n)) if len(table) else table
 
 
 def by_dose(values: "pd.DataFrame") -> dict[int, np.ndarray]:

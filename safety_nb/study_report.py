@@ -160,7 +160,6 @@ def _test_blocks(comparison: "Comparison") -> list[dict]:
                         strong=row.p_holm < 0.05,
                     ),
                     Cell(p_text(row.p_holm), number=True),
-                    Cell(p_text(row.p_any_seed), number=True),
                     Cell(f"{row.n:,}", number=True),
                 ]
                 for row in rows.itertuples()
@@ -168,12 +167,12 @@ def _test_blocks(comparison: "Comparison") -> list[dict]:
             name = blocks.METRIC_NAMES.get(metric, metric.replace("_", " "))
             groups.append((f"{dataset} · {name} · {judge}", body))
         against = setting.tests["against"].iloc[0]
-        head = ["N", f"From N = {against}", "Difference (points)", "p (Holm)", "p (any seed)", "Pairs"]
+        head = ["N", f"From N = {against}", "Difference (points)", "p (Holm)", "Pairs"]
         title = f"{setting.name}. " if setting.values else ""
         caption = (
-            f"{title}Each N against N = {against} over the same prompts and seeds, with 95 % intervals. p (Holm): of "
-            "no difference between these models, corrected for all tests of this table; p (any seed): of no difference "
-            "between models of any seed. In bold: p (Holm) below 0.05."
+            f"{title}Each N against N = {against} over the same prompts and seeds, with 95 % intervals. p: of no "
+            "difference between models of any seed, or with one seed between these very models, corrected by Holm for "
+            "all tests of this table; in bold where it is below 0.05. tests.csv has both kinds, effect sizes and power."
         )
         found.append(page.table([Cell(text, number=True) for text in head], groups=groups, caption=caption))
     return found or [page.paragraph("Only one N was judged, so there is nothing to compare.")]

@@ -31,7 +31,9 @@ LABEL_METRICS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     **dict.fromkeys(["guard", "moderation"], (("safe", "unsafe"), {"unsafe_rate": ("unsafe",)})),
 }
 # judge, or kind of judge, whose score lies on a scale: the metric is its mean
-MEAN_SCORES = ("harmfulness", "llm")
+MEAN_SCORES = ("harmfulness", "helpfulness", "llm")
+# their least and greatest value, where these are known; the paper's reward models go somewhat beyond 0 to 4
+SCALES = {"llm:strongreject": (0.0, 1.0), "llm:helpfulness": (1.0, 5.0)}
 RATES = tuple(dict.fromkeys(metric for _, metrics in LABEL_METRICS.values() for metric in metrics))  # shares, 0 to 1
 
 SUMMARY_COLUMNS = [
@@ -162,10 +164,15 @@ def _with_samples(values: "pd.DataFrame") -> "pd.DataFrame":
 def _over_prompts(group: "pd.DataFrame") -> Estimate:
     """The mean of one metric over seeds and prompts; of several answers to a prompt, their mean counts."""
     values = matrix(group)
-    estimate = mean_over_seeds(values.to_numpy(), bounds=SHARE if group["metric"].iloc[0] in RATES else None)
+    estimate = mean_over_seeds(values.to_numpy(), bounds=bounds_of(group["judge"].iloc[0], group["metric"].iloc[0]))
     n = int(group["value"].notna().sum())
     asked = values.size * (group["sample"].nunique() if "sample" in group else 1)
     return replace(estimate, n=n, n_missing=asked - n)
+
+
+def bounds_of(judge: str, metric: str) -> tuple[float, float] | None:
+    """The least and the greatest value a metric can have; None where these are not known."""
+    return SHARE if metric in RATES else SCALES.get(judge)
 
 
 def matrix(values: "pd.DataFrame") -> "pd.DataFrame":
@@ -226,6 +233,8 @@ def interval_text(metric: str, estimate: float, low: float, high: float) -> str:
     """A metric with its interval: as `percent_interval`, or where it is no rate '1.32 (1.10–1.50)'."""
     if metric in RATES or math.isnan(estimate):
         return percent_interval(estimate, low, high)
+    if math.isnan(low):
+        return f"{value_text(metric, estimate)} (all alike)"
     return f"{value_text(metric, estimate)} ({low:.2f}–{high:.2f})"
 
 
