@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,12 +46,15 @@ def untimed(path: Path) -> str:
     return json.dumps([{name: row[name] for name in row if name != "tokens_per_second"} for row in rows])
 
 
-def kill(process: subprocess.Popen, moment: Callable[[], bool]) -> None:
-    """Kill a run's process, and nothing else, at a moment."""
+def kill(process: subprocess.Popen, moment: Callable[[], bool]) -> bool:
+    """Kill a run's process, and nothing else, at a moment; whether it had not ended by itself before."""
     while not moment() and process.poll() is None:
         time.sleep(0.01)
+    if process.poll() is not None:
+        return False
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+    return True
 
 
 def check_whole(folder: Path) -> None:
@@ -95,7 +99,7 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_numbers(small, tmp_pat
             entry = runs.read_ledger(run)["stages"].get(stage, {})
             return "kernel" in entry and entry["started"] > begun
 
-        kill(process, moment)
+        assert kill(process, moment)
         check_whole(run.root)
         entries = runs.read_ledger(run)["stages"]
         assert entries[stage]["state"] == "running"  # nobody was left to say otherwise
@@ -148,9 +152,12 @@ def test_a_run_killed_at_twenty_moments_goes_on_to_the_same_numbers(tmp_path):
     undisturbed = finish(params, tmp_path / "undisturbed" / "run")
     whole = time.monotonic() - began
     for number in range(20):
-        folder = tmp_path / f"killed-{number}" / "run"
-        process = start(params, folder)
-        moment = time.monotonic() + whole * (number + 0.5) / 20
-        kill(process, lambda moment=moment: time.monotonic() > moment)
+        killed = False
+        while not killed:  # a run that was quicker than the one that was timed ends by itself: then another
+            folder = tmp_path / f"killed-{number}-{uuid.uuid4().hex}" / "run"
+            process, began = start(params, folder), time.monotonic()
+            moment = began + whole * (number + 0.5) / 20
+            killed = kill(process, lambda moment=moment: time.monotonic() > moment)
+            whole = whole if killed else time.monotonic() - began
         check_whole(folder)
         assert finish(params, folder) == undisturbed, f"killed after {number + 0.5} twentieths of {whole:.0f} s"
