@@ -3,6 +3,7 @@
 Pure strings of the records that training, mixing and export leave; reads and writes no files.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,52 @@ def merged_card(training: dict[str, Any], mixture: dict[str, Any] | None, export
             *_licences(training, mixture),
         ],
     )
+
+
+def reward_card(record: dict[str, Any]) -> str:
+    """The card of a reward model, from its ``reward.json``."""
+    values, found, how = record["values"], record["validation"], record["input"]
+    pairs = record["trained_on"] == "pairs"
+    measured = [["validated on", f"{found['n']:,} held-out {'pairs' if pairs else 'conversations'}"]]
+    name, figure = ("in people's order", found["accuracy"]) if pairs else ("mean squared error", found["mse"])
+    measured.append([name, f"{_number(figure)} (95 % interval {_number(found['low'])} to {_number(found['high'])})"])
+    if not pairs:
+        measured.append(["the same of always saying the mean", _number(found["mse_of_mean"])])
+        measured += [[f"mean squared error, {_code(_shown(k))}", _number(v)] for k, v in found["mse_by_source"].items()]
+    rows = [
+        [_code(_shown(row["source"])), f"{row['training']:,}", f"{row['validation']:,}"]
+        for row in record["rows_by_source"]
+    ]
+    own = ("base_model", "revision", "cpu_threads", "data", "data_dir", "ordinary")
+    return _card(
+        f"Harmfulness of answers, on {_code(base_name(record))}",
+        {**_base_field(record), "library_name": "transformers", "pipeline_tag": "text-classification"},
+        [
+            f"Trained with safety-nb {__version__} on {'pairs of answers' if pairs else 'scored answers'}. "
+            f"The higher its one output, the more harmful the answer{'; it has no scale' if pairs else ''}. It is a "
+            "judge to be checked against people on the answers it is to judge, not a filter for use on its own.",
+            "## Input",
+            f"{_code(json.dumps(how['form']))}, at most {how['max_tokens']} tokens; longer texts lose their "
+            f"{'beginning' if how['cut'] == 'left' else 'end'}, which {record['training_rows_cut']:,} of "
+            f"{record['training_rows']:,} training rows did.",
+            "## Data",
+            _table(["data set", "training", "validation"], rows),
+            "No first prompt is on both sides.",
+            "## Training",
+            f"{record['steps']:,} steps on {_DEVICES[record['device']]}.",
+            _table(["parameter", "value"], [[_code(name), _code(v)] for name, v in values.items() if name not in own]),
+            "## Validation",
+            _table(["", ""], measured),
+            *_reward_licences(values),
+        ],
+    )
+
+
+def _reward_licences(values: dict[str, Any]) -> list[str]:
+    tiny = values["base_model"] == "tiny"
+    lines = [f"- The base model: {'Apache-2.0' if tiny else 'its licence holds for what is made of it; look it up'}."]
+    used = dict.fromkeys([values["data"], *[values["ordinary"]] * bool(values["ordinary"])])
+    return ["## Licences", "\n".join([*lines, *[f"- {_code(_shown(name))}: {_licence(name)}" for name in used]])]
 
 
 def _card(title: str, fields: dict[str, str], parts: list[str]) -> str:

@@ -7,7 +7,7 @@ more. Knows no files, no text and no tokenizer.
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,16 @@ class Decoding:
     top_p: float = 1.0
 
 
+Watch = Callable[[list[int], "torch.Tensor"], None]
+
+
 def decode(
-    model: Any, prompts: Sequence[list[int]], ends: Sequence[int], how: Decoding, seeds: Sequence[str] = ()
+    model: Any,
+    prompts: Sequence[list[int]],
+    ends: Sequence[int],
+    how: Decoding,
+    seeds: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> list[list[int]]:
     """The new tokens of each prompt, up to and with the end token, where there is one.
 
@@ -43,6 +51,8 @@ def decode(
         prompts: token ids, none of them empty.
         ends: ids at which an answer ends.
         seeds: one for each prompt, where tokens are sampled.
+        watch: called before each token is chosen, with the numbers of the prompts that go on and their logits, shape
+            (rows, vocabulary). Not with beams.
 
     Raises:
         torch.OutOfMemoryError: the batch does not fit.
@@ -52,7 +62,7 @@ def decode(
     with torch.inference_mode():
         if how.beams > 1:
             return _by_beams(_Batch(model, prompts), ends, how)
-        return _one_by_one(_Batch(model, prompts), ends, how, seeds)
+        return _one_by_one(_Batch(model, prompts), ends, how, seeds, watch)
 
 
 class _Batch:
@@ -100,7 +110,9 @@ class _Batch:
 # --- one token after the other ------------------------------------------------------------------------------------
 
 
-def _one_by_one(batch: _Batch, ends: Sequence[int], how: Decoding, seeds: Sequence[str]) -> list[list[int]]:
+def _one_by_one(
+    batch: _Batch, ends: Sequence[int], how: Decoding, seeds: Sequence[str], watch: Watch | None
+) -> list[list[int]]:
     """Greedy decoding, or sampling."""
     import torch
 
@@ -109,6 +121,8 @@ def _one_by_one(batch: _Batch, ends: Sequence[int], how: Decoding, seeds: Sequen
     open_rows = list(range(len(answers)))
     generators = [_generator(seed, batch.device) for seed in seeds]
     for step in range(how.max_new_tokens):
+        if watch:
+            watch(open_rows, logits)
         if how.temperature:
             drawn = [torch.empty_like(logits[0]).exponential_(generator=generators[row]) for row in open_rows]
             tokens = sampled(logits, torch.stack(drawn), how)
@@ -244,13 +258,18 @@ def prompts_that_fit(config: Any, prompt_tokens: int, how: Decoding, item_bytes:
 
 
 def decode_if_it_fits(
-    model: Any, prompts: Sequence[list[int]], ends: Sequence[int], how: Decoding, seeds: Sequence[str] = ()
+    model: Any,
+    prompts: Sequence[list[int]],
+    ends: Sequence[int],
+    how: Decoding,
+    seeds: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> list[list[int]] | None:
     """As ``decode``; None where the device ran out of memory, with what was held there let go of."""
     import torch
 
     try:
-        return decode(model, prompts, ends, how, seeds)
+        return decode(model, prompts, ends, how, seeds, watch)
     except torch.OutOfMemoryError:
         pass
     except RuntimeError as error:

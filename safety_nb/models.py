@@ -4,19 +4,24 @@ Knows neither data nor judging. torch, transformers, peft and bitsandbytes are i
 """
 
 import contextlib
+import hashlib
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safety_nb import tiny
+from safety_nb import runs, tiny
 from safety_nb.errors import InputError
 
 TINY = "tiny"
 
 
-def locate(base_model: str) -> str:
+def locate(base_model: str, asked: str = "base_model") -> str:
     """Return what transformers loads for a base model's name: a local folder, or the hub id itself.
+
+    Args:
+        asked: the parameter that named it, for messages.
 
     Raises:
         InputError: the name is neither ``tiny``, nor a folder with a ``config.json``, nor of the form ``owner/name``.
@@ -27,15 +32,25 @@ def locate(base_model: str) -> str:
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.is_dir():
-        raise InputError(
-            f"base_model: the folder {base_model!r} holds no config.json; name the folder of a saved model."
-        )
+        raise InputError(f"{asked}: the folder {base_model!r} holds no config.json; name the folder of a saved model.")
     if base_model.count("/") != 1 or not all(base_model.split("/")) or base_model.startswith((".", "~")):
         raise InputError(
-            f"base_model: {base_model!r} is not known. Choose {TINY!r} (the embedded miniature), "
+            f"{asked}: {base_model!r} is not known. Choose {TINY!r} (the embedded miniature), "
             "the folder of a saved model, or a hub id such as 'owner/name'."
         )
     return base_model
+
+
+def is_folder(name: str) -> bool:
+    return Path(name).expanduser().is_dir()
+
+
+def with_revision(name: str) -> tuple[str, str]:
+    """A model's name and revision, of ``owner/name@revision``; a folder's name is no other, whatever is in it."""
+    if is_folder(name):
+        return name, ""
+    model, _, revision = name.partition("@")
+    return model, revision
 
 
 def with_absolute_path(values: dict[str, Any]) -> dict[str, Any]:
@@ -53,13 +68,13 @@ def with_absolute_path(values: dict[str, Any]) -> dict[str, Any]:
     return {name: absolute(value) if name == "base_model" else value for name, value in values.items()}
 
 
-def check(base_model: str, revision: str = "") -> None:
+def check(base_model: str, revision: str = "", asked: str = "base_model") -> None:
     """Fail early when a base model cannot be had: looks only at its ``config.json``.
 
     Raises:
         InputError: the name is not known, or the hub does not have it, or cannot be reached and no copy is cached.
     """
-    where = locate(base_model)
+    where = locate(base_model, asked)
     if where != base_model or Path(where).is_dir():
         return
     from huggingface_hub import hf_hub_download
@@ -69,16 +84,16 @@ def check(base_model: str, revision: str = "") -> None:
         hf_hub_download(base_model, "config.json", revision=revision or None)
     except GatedRepoError as error:
         raise InputError(
-            f"base_model: {base_model!r} is gated: ask for access on its hub page and set HF_TOKEN in the environment."
+            f"{asked}: {base_model!r} is gated: ask for access on its hub page and set HF_TOKEN in the environment."
         ) from error
     except RepositoryNotFoundError as error:
         raise InputError(
-            f"base_model: the hub has no model {base_model!r} (or it is private and HF_TOKEN is not set). "
+            f"{asked}: the hub has no model {base_model!r} (or it is private and HF_TOKEN is not set). "
             f"Choose {TINY!r}, the folder of a saved model, or another hub id."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise InputError(
-            f"base_model: {base_model!r} could not be fetched from the hub and no copy of it is cached here "
+            f"{asked}: {base_model!r} could not be fetched from the hub and no copy of it is cached here "
             f"({type(error).__name__}). Connect, or name the folder of a saved model, or {TINY!r}."
         ) from error
 
@@ -136,6 +151,13 @@ def commit(base_model: str, revision: str = "") -> str:
         return ""
     cached = try_to_load_from_cache(where, "config.json", revision=revision or None)
     return Path(cached).parent.name if isinstance(cached, str) else ""
+
+
+def folder_sha256(folder: Path) -> str:
+    """SHA-256 over the files of a saved model that decide what it computes: weights, configuration, tokenizer."""
+    kinds = (".safetensors", ".json", ".jinja", ".model", ".txt")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
+    return hashlib.sha256(json.dumps(runs.hashes(folder, names)).encode()).hexdigest()
 
 
 def load_base(base_model: str, revision: str = "") -> Any:
@@ -203,6 +225,61 @@ def linear_layers(model: Any) -> list[Any]:
 
     head = model.get_output_embeddings()
     return [module for module in model.modules() if type(module) in (torch.nn.Linear, Conv1D) and module is not head]
+
+
+_IN_FLOAT32 = 1_000_000_000  # parameters
+
+
+def load_classifier(name: str, revision: str = "") -> tuple[Any, Any]:
+    """Load a sequence classification (or regression) model and its tokenizer, ready to read.
+
+    In float32 whatever the device, since the decimals of a score are what is measured; a model of a billion parameters
+    or more in the numbers of ``compute_dtype``.
+
+    Raises:
+        InputError: it is no such model, its weights are not safetensors, or it has no tokenizer.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    where, device = locate(name, "judges"), pick_device()
+    try:
+        config = AutoConfig.from_pretrained(where, revision=revision or "main", trust_remote_code=False)
+        with torch.device("meta"):
+            size = AutoModelForSequenceClassification.from_config(config).num_parameters()
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            where,
+            revision=revision or "main",
+            dtype=torch.float32 if size < _IN_FLOAT32 else compute_dtype(device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision or "main", trust_remote_code=False)
+    except (ValueError, OSError, TypeError, AttributeError, KeyError, ImportError) as error:
+        raise InputError(
+            f"judges: {name!r} cannot be loaded as a classification model ({_first_line(error)}); choose one "
+            "with a classification head, weights in safetensors and a tokenizer."
+        ) from error
+    if loading["missing_keys"]:
+        raise InputError(
+            f"judges: {name!r} lacks weights of a classification model ({', '.join(sorted(loading['missing_keys']))}): "
+            "it was never trained as one. Choose another."
+        )
+    settle_padding(model, tokenizer)
+    return model.to(device).eval(), tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def settle_padding(model: Any, tokenizer: Any) -> None:
+    """Have model and tokenizer agree on the padding token, by which some classifiers find the end of a text."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False
 
 
 def load_plain(base_model: str, revision: str, dtype: str) -> Any:

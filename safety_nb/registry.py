@@ -276,6 +276,7 @@ REGISTRY: dict[str, Source] = {
     "jailbreakbench-benign": _jailbreakbench(
         "benign-behaviors", "lookalike", "3cda234d21a991fa309bbfea4b6d9dae31ccdf8e9d452424b6a983e4fdc33468"
     ),
+    "tiny-labelled": _embedded("labelled", tiny.labelled_rows, 1200),
     "red-team-attempts": Source(
         "labelled",
         _red_team,

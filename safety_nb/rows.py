@@ -13,6 +13,7 @@ import functools
 import gzip
 import io
 import json
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -216,6 +217,56 @@ def _evaluation_row(row: Any, number: int, answers: bool) -> dict:
     if row.get("type"):
         kept["type"] = _text(row, "type")
     return kept
+
+
+# --- labelled rows ------------------------------------------------------------------------------------------------
+
+LABELLED_FORMS = (
+    "A labelled row has prompt, response and score; or transcript and rating; or chosen and rejected (the less and the "
+    "more harmful of two), with or without their prompt."
+)
+
+
+def labelled_set(path: Path) -> list[dict]:
+    """The rows of a file with people's labels, each checked.
+
+    Returns:
+        Rows with prompt, response, score; or transcript, score; or chosen, rejected and, where there is one, prompt.
+
+    Raises:
+        InputError: the file cannot be read or holds no rows, or a row is bad; the message names file and line.
+    """
+    table = read(path)
+    kept = []
+    for index, row in enumerate(table.rows):
+        try:
+            kept.append(_labelled_row(row))
+        except InputError as error:
+            raise InputError(f"{table.place(index)}: {error}") from error
+    return kept
+
+
+def _labelled_row(row: Any) -> dict:
+    if isinstance(row, InputError):
+        raise row
+    names = set(row) if isinstance(row, dict) else set()
+    if {"chosen", "rejected"} <= names:
+        texts = {name: _text(row, name) for name in ("chosen", "rejected")}
+        return {**texts, **({"prompt": _text(row, "prompt")} if row.get("prompt") else {})}
+    score = "score" if "score" in names else "rating"
+    texts = ("transcript",) if "transcript" in names else ("prompt", "response")
+    if not {*texts, score} <= names:
+        raise InputError(
+            f"no labelled row: it has {', '.join(sorted(map(str, names))) or 'no fields'}. {LABELLED_FORMS}"
+        )
+    try:
+        number = float(row[score])
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"the field {score!r} must be a number, not {row[score]!r}.")
+    # A response may be empty, which says something too.
+    return {**{name: _text(row, name, needed=name != "response") or "" for name in texts}, "score": number}
 
 
 # --- files --------------------------------------------------------------------------------------------------------

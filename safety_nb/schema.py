@@ -375,6 +375,57 @@ class AnnotateParams(Checked):
         return []
 
 
+class TrainRewardParams(Checked):
+    """train-reward-model: a judge of harmfulness, from people's labels."""
+
+    recipe: Literal["tiny", "paper"] = Field(
+        "tiny", description="fills the values that are not set: tiny (these defaults), or paper"
+    )
+    data: str = Field(
+        "tiny-labelled",
+        description="labelled conversations: a data set's name, a file, or a hub data set; scores or pairs",
+    )
+    ordinary: str = Field(
+        "tiny-general", description="training data whose answers are added with score 0, for balance; empty for none"
+    )
+    n_ordinary: int = Field(0, ge=0, description="ordinary answers to add; 0 for all")
+    data_dir: str = Field(
+        "", description="local folder of data sets; empty for SAFETY_NB_DATA, else downloads into the cache"
+    )
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the conversations that is validated on")
+    base_model: str = Field("tiny", description="'tiny', a hub id, or the folder of a saved model")
+    revision: str = Field("", description="revision of a hub model; empty for the newest")
+    max_tokens: int = Field(128, ge=8, description="tokens of a conversation that are read; the rest is cut off")
+    cut: Literal["right", "left"] = Field(
+        "right", description="side that is cut off; left keeps the end, where the answers of a pair differ"
+    )
+    epochs: float = Field(1.0, gt=0, description="passes over the conversations")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate")
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="linear, cosine, constant or constant_with_warmup"
+    )
+    batch_size: int = Field(32, ge=1, description="conversations (or pairs) per optimizer step")
+    micro_batch_size: int = Field(32, ge=1, description="conversations (or pairs) on the device at once")
+    weights: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="numbers the weights are stored in; bfloat16 halves the file"
+    )
+    seed: int = Field(42, ge=0, description="seed of the split, the new head and the order of rows")
+    cpu_threads: int = Field(1, ge=0, description="threads on the CPU; 0 for all (results may differ in the last bits)")
+    out: str = Field("", description="folder of the model; empty for one below outputs/reward-models")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        return with_recipe(cls, values) if isinstance(values, dict) else values
+
+    @classmethod
+    def impossible(cls, values: dict[str, Any]) -> list[str]:
+        batch, micro = values.get("batch_size", 1), values.get("micro_batch_size", 1)
+        if micro < batch and batch % micro:
+            return [f"micro_batch_size: {micro} does not divide batch_size {batch}"]
+        return []
+
+
 def validate(model: type[Model], values: dict[str, Any]) -> Model:
     """Check values against a parameter model.
 
@@ -481,13 +532,30 @@ RECIPES: dict[str, dict[str, Any]] = {
         "best_checkpoint": True,  # quoted: by validation loss
     },
 }
-_FILLED = {name for recipe in RECIPES.values() for name in recipe}
+# Those of train-reward-model.
+REWARD_RECIPES: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    # The card of the paper's second reward model; base_model, data and ordinary answers are the user's to name.
+    "paper": {
+        "max_tokens": 512,  # code, as the side
+        "cut": "right",
+        "epochs": 1.0,  # model card, as all below
+        "learning_rate": 2e-5,
+        "lr_scheduler": "constant",
+        "batch_size": 32,
+        "micro_batch_size": 8,
+        "weights": "float32",  # memory: named nowhere
+        "seed": 42,
+    },
+}
+_FILLED = {name for recipes in (RECIPES, REWARD_RECIPES) for recipe in recipes.values() for name in recipe}
 
 
 def with_recipe(model: type[Checked], values: dict[str, Any]) -> dict[str, Any]:
     """Values with those of their recipe in place of the parameters that they don't name; an unknown one fills none."""
     recipe = values.get("recipe")
-    filling = RECIPES.get(recipe, {}) if isinstance(recipe, str) and "recipe" in model.model_fields else {}
+    recipes = REWARD_RECIPES if issubclass(model, TrainRewardParams) else RECIPES
+    filling = recipes.get(recipe, {}) if isinstance(recipe, str) and "recipe" in model.model_fields else {}
     return {**{name: value for name, value in filling.items() if name in model.model_fields}, **values}
 
 

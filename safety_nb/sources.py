@@ -145,12 +145,23 @@ def _evaluation(entry: str) -> _Evaluation:
 # --- labelled -----------------------------------------------------------------------------------------------------
 
 
-def labelled_rows(name: str, data_dir: str = "") -> list[dict]:
-    """The rows of a set with labels. Raises InputError for an unknown name or a file that cannot be had."""
-    source = REGISTRY.get(name)
-    if source is None or source.kind != "labelled":
-        raise InputError(f"There is no labelled data set {name!r}; choose from {_named('labelled')}.")
-    return _read_named(name, source, data_dir)
+def labelled_rows(entry: str, data_dir: str = "") -> list[dict]:
+    """The rows of a set with labels: a registered name, a path or a hub data set.
+
+    Returns:
+        Rows as ``rows.labelled_set`` reads them; those of ``red-team-attempts`` have transcript and rating.
+
+    Raises:
+        InputError: the name is not known, the file cannot be had, or a row is bad.
+    """
+    source = REGISTRY.get(entry)
+    if source is None:
+        return [row for path in _files(entry, "labelled") for row in rows.labelled_set(path)]
+    if source.kind != "labelled":
+        raise InputError(
+            f"{entry!r} is no labelled data set but one for {source.kind}; choose from {_named('labelled')}."
+        )
+    return _read_named(entry, source, data_dir)
 
 
 # --- files --------------------------------------------------------------------------------------------------------

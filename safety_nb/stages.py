@@ -69,6 +69,7 @@ NOTEBOOK_PARAMS = {
     "study": schema.StudyParams,
     "make-safety-data": schema.MakeSafetyDataParams,
     "annotate": schema.AnnotateParams,
+    "train-reward-model": schema.TrainRewardParams,
 }
 
 

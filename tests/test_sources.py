@@ -157,8 +157,8 @@ def test_red_team_attempts_keep_their_labels(tmp_path):
     ]
 
 
-def test_labelled_sets_are_read_by_name_only():
-    assert refused(sources.labelled_rows, "xstest-safe").endswith("choose from red-team-attempts.")
+def test_an_evaluation_set_is_no_labelled_one():
+    assert refused(sources.labelled_rows, "xstest-safe").endswith("choose from tiny-labelled, red-team-attempts.")
 
 
 # The embedded ones

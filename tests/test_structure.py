@@ -30,8 +30,9 @@ ALLOWED = {
     "schema": set(),
     "prompts": set(),
     "stats": set(),
-    "plots": {"plots.run", "plots.study"},
+    "plots": {"plots.reward", "plots.run", "plots.study"},
     "plots.look": set(),
+    "plots.reward": {"plots.look"},
     "plots.run": {"plots.look"},
     "plots.study": {"plots.look"},
     "live": {"plots"},
@@ -51,7 +52,7 @@ ALLOWED = {
     "screening": {"overlap", "schema", "sources"},
     "mixing": {"overlap", "prompts", "runs", "schema", "screening", "sources"},
     "encoding": {"prompts"},
-    "models": {"tiny"},
+    "models": {"runs", "tiny"},  # hashes
     "packing": {"encoding"},
     "trainer": {"encoding", "packing"},
     "cards": {"registry"},  # licences
@@ -62,6 +63,8 @@ ALLOWED = {
     "decoding": set(),
     "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
     "judges": {"fetch", "judges.judgement", "runs", "schema", "sources"},
+    "judges.guard": {"decoding", "judges.judgement", "models", "schema"},
+    "judges.harmfulness": {"judges.judgement", "models", "runs", "schema", "tiny"},
     "judges.judgement": set(),
     "judges.human": {"annotations", "judges.judgement", "runs", "schema"},
     "judges.llm": {"endpoint", "fetch", "judges.judgement", "judges.rubrics", "schema"},
@@ -89,6 +92,8 @@ ALLOWED = {
     | {"study", "study_report", "summary"},
     "wire": {"redaction"},
     "endpoint": {"runs", "wire"},
+    # It validates by the judge's own reading.
+    "reward": {"cards", "judges.harmfulness", "models", "runs", "schema", "sources", "stats"},
     "rewording": set(),
     "review": {"page", "runs"},
     "agreement": {"stats"},

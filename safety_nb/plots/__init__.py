@@ -4,6 +4,7 @@ Shares are given as 0 to 1 and drawn as per cent. Every point carries its 95 % i
 Writes no files and knows no models. matplotlib and seaborn are imported when a figure is drawn, not before.
 """
 
+from safety_nb.plots.reward import calibration, calibration_alt
 from safety_nb.plots.run import (
     label_shares,
     label_shares_alt,
@@ -37,6 +38,8 @@ __all__ = [
     "by_setting_alt",
     "by_type",
     "by_type_alt",
+    "calibration",
+    "calibration_alt",
     "differences",
     "differences_alt",
     "dose_response",
