@@ -89,6 +89,8 @@ def _buys(side: Side) -> str:
 def _costs(side: Side) -> str:
     found, share = side.answer, _share(side.answer.target)
     what = f"refusals of harmless look-alikes at or under {share}"
+    if found.status == "shown" and found.n == side.curve.doses[0]:
+        return f"Only N = {found.n} keeps {what} ({_rate(side, found.n)})"
     if found.status == "shown":
         most = " (the largest tried)" if found.n == side.curve.doses[-1] else ""
         return f"N up to {found.n}{most} keep {what} ({_rate(side, found.n)})"

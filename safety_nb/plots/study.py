@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Where a point's label may stand, by preference: a curve of trade-offs leaves these free.
-SIDES = [(1, 1), (-1, -1), (1, -1), (-1, 1)]
+SIDES = [(1, 1), (-1, -1), (1, -1), (-1, 1), (1, 2), (-1, 2)]  # 2: a line higher
 
 
 def dose_response(
@@ -343,7 +343,7 @@ def trade_off(table: "pd.DataFrame", harmful: str, lookalike: str, ax: "Axes | N
         ax.annotate(
             label.text,
             (label.x, label.y),
-            xytext=(6 * label.right, 5 if label.up > 0 else -5),
+            xytext=(6 * label.right, 5 + 14 * (label.up - 1) if label.up > 0 else -5),
             textcoords="offset points",
             ha="left" if label.right > 0 else "right",
             va="baseline" if label.up > 0 else "top",
@@ -396,7 +396,7 @@ _IDEAL_BOX = (2.0, -7.0, 16.0, -2.0)  # what the word beside the star covers: le
 
 @dataclass(frozen=True)
 class _Label:
-    """A point's label: right and up are 1 or -1, the side of the point it stands on."""
+    """A point's label: right and up are 1 or -1, the side of the point it stands on; up is 2 a line higher."""
 
     text: str
     x: float
@@ -408,7 +408,7 @@ class _Label:
         """Left, bottom, right, top: roughly what the text covers on axes of 0 to 100 at this figure size."""
         width, height = 2.6 * len(self.text), 6.0
         left = self.x + 2 if self.right > 0 else self.x - 2 - width
-        bottom = self.y + 1.5 if self.up > 0 else self.y - 1.5 - height
+        bottom = self.y + 1.5 + 7 * (self.up - 1) if self.up > 0 else self.y - 1.5 - height
         return left, bottom, left + width, bottom + height
 
 
