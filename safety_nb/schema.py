@@ -168,7 +168,7 @@ class TrainParams(_Rows):
     micro_batch_size: int = Field(
         2,
         ge=1,
-        description="rows packed together: at most so many times the cutoff in tokens, less where memory is short",
+        description="rows packed together: at most so many times the cutoff, less where memory is short",
     )
     lora_r: int = Field(8, ge=1, description="rank of the adapter")
     lora_alpha: int = Field(16, ge=1, description="scale of the adapter")
