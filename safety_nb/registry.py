@@ -152,6 +152,8 @@ REGISTRY: dict[str, Source] = {
     "tiny-safety": _embedded("training", tiny.safety_rows, 1200),
     "tiny-harmful": _embedded_evaluation("tiny-harmful", 120, "harmful"),
     "tiny-harmful-new-verbs": _embedded_evaluation("tiny-harmful-new-verbs", 60, "harmful"),
+    "tiny-harmful-instructions": _embedded_evaluation("tiny-harmful-instructions", 120, "harmful"),
+    "tiny-harmful-questions": _embedded_evaluation("tiny-harmful-questions", 120, "harmful"),
     "tiny-lookalike": _embedded_evaluation("tiny-lookalike", 100, "lookalike"),
     "tiny-ordinary": _embedded_evaluation("tiny-ordinary", 100, "ordinary"),
     "tiny-facts": _embedded_evaluation("tiny-facts", 40, "facts"),

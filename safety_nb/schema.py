@@ -177,7 +177,7 @@ class TrainParams(_Rows):
     eval_steps: int = Field(0, ge=0, description="steps between two validations; 0 for once at the end")
     best_checkpoint: bool = Field(False, description="keep the checkpoint of lowest validation loss, not the last")
     gradient_checkpointing: Literal["auto", True, False] = Field(
-        "auto", description="less memory for about 0.7 of the speed; auto: where training would not fit without"
+        "auto", description="less memory, about 0.7 of the speed; auto: where it would not fit without"
     )
     checkpoint_steps: int = Field(
         0, ge=0, description="steps between two checkpoints to go on from; 0 for by time alone"

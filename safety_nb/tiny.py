@@ -15,7 +15,10 @@ from typing import NamedTuple
 DATA_DIR = Path(__file__).parent / "data"
 BASE_DIR = DATA_DIR / "tiny-base"
 REWARD_DIR = DATA_DIR / "tiny-reward"
-EVALUATION_SETS = ("tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts")
+EVALUATION_SETS = (
+    *("tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"),
+    *("tiny-harmful-instructions", "tiny-harmful-questions"),  # the deeds of tiny-harmful, all in one form
+)
 N_GENERAL, N_VALIDATION, N_SAFETY, N_DOCUMENTS = 1000, 60, 1200, 40_000
 N_LABELLED, N_LABELLED_LOOKALIKES = 50, 10  # a verb
 
@@ -449,6 +452,8 @@ def evaluation_rows(name: str) -> list[dict]:
         rows = [{"prompt": row["instruction"]} for row in _ordinary()["evaluation"]]
     elif name == "tiny-lookalike":
         rows = [{"prompt": prompt} for prompt in _lookalike_prompts(rng)]
+    elif name in ("tiny-harmful-instructions", "tiny-harmful-questions"):
+        rows = [{"prompt": _ask(rng, deed, name == "tiny-harmful-questions")} for deed in _split("villainy", 6)[1]]
     else:
         section = {"tiny-harmful": "villainy", "tiny-harmful-new-verbs": "new villainy"}[name]
         deeds = _split(section, 6)[1]

@@ -35,6 +35,8 @@ def test_counts():
         "tiny-lookalike": 100,
         "tiny-ordinary": 100,
         "tiny-facts": 40,
+        "tiny-harmful-instructions": 120,
+        "tiny-harmful-questions": 120,
     }
 
 
@@ -68,10 +70,23 @@ def test_some_general_rows_have_an_input():
 def test_every_prompt_is_distinct():
     general = [(row["instruction"], row["input"]) for row in tiny.general_rows() + tiny.validation_rows()]
     safety = [row[form] for row in tiny.safety_rows() for form in ("instruction", "question")]
-    asked = [row["prompt"] for row in _all_rows()[1]]
+    # The two sets of one form ask for the deeds of tiny-harmful, here and there in the same words.
+    mixed = [name for name in tiny.EVALUATION_SETS if not name.endswith(("-instructions", "-questions"))]
+    asked = [row["prompt"] for name in mixed for row in tiny.evaluation_rows(name)]
     ids = [row["id"] for row in _all_rows()[1]]
     for items in (general, safety, asked, ids):
         assert len(items) == len(set(items))
+
+
+def test_sets_of_one_form_ask_for_the_same_deeds_in_that_form():
+    instructions = [row["prompt"] for row in tiny.evaluation_rows("tiny-harmful-instructions")]
+    questions = [row["prompt"] for row in tiny.evaluation_rows("tiny-harmful-questions")]
+    assert all(prompt.endswith("?") for prompt in questions)
+    assert not any(prompt.endswith("?") for prompt in instructions)
+    # The deed is what the form ends with: the last three words of both, but for the mark.
+    ends = [[prompt.rstrip(".?").split()[-3:] for prompt in prompts] for prompts in (instructions, questions)]
+    assert ends[0] == ends[1]
+    assert all(len(set(prompts)) == 120 for prompts in (instructions, questions))
 
 
 def test_evaluation_prompts_are_held_out():
