@@ -309,7 +309,7 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     """
     import yaml
 
-    from safety_nb import models, sources
+    from safety_nb import judges, models, sources
 
     if not path.is_file():
         raise InputError(f"There is no parameter file {str(path)!r}; see params/ for those that come along.")
@@ -324,7 +324,7 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     values = assigned(values, assignments)
     if "run_dir" in values:
         raise InputError("run_dir: the folder of the results is named by --out; leave run_dir out.")
-    return models.with_absolute_path(sources.with_absolute_paths(values))
+    return judges.with_absolute_paths(models.with_absolute_path(sources.with_absolute_paths(values)))
 
 
 def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

@@ -313,6 +313,11 @@ def given_up(answer: Answer) -> str:
     return reason if reason != answer.error or reason.startswith(UNREACHABLE) else ""
 
 
+def tells_given_up(text: str) -> bool:
+    """Whether a reason for a missing answer, perhaps with words before it, says that the endpoint was given up on."""
+    return _NOT_ASKED in text or UNREACHABLE in text
+
+
 def _tokens(answer: Answer) -> _Tokens:
     return answer.prompt_tokens, answer.completion_tokens
 

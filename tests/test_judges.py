@@ -251,6 +251,30 @@ def test_judging_before_generating_names_the_stage_to_run(tmp_path):
         judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
 
 
+def test_a_run_whose_judge_cannot_be_reached_fails_instead_of_ending_with_holes(tmp_path, monkeypatch):
+    row = {"dataset": "tiny-ordinary", "prompt_id": "1", "prompt": "How?", "response": "So."}
+    runs.write_jsonl(runs.RunFolder(tmp_path).responses, [row])
+    missing = Judgement(missing="the judge gave no reply: not asked: HTTP 503")
+    monkeypatch.setattr(judges, "build", lambda name, params: Judge(name, lambda rows: [missing] * len(rows)))
+    with pytest.raises(
+        ConnectionError, match="refusal: the judge gave no reply: not asked: HTTP 503. What came is kept"
+    ):
+        judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
+    assert not runs.RunFolder(tmp_path).judgements.exists()
+
+
+def test_folders_of_judges_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    names = ["refusal", "harmfulness:mine", "guard:llama-guard=mine", "harmfulness:tiny", "guard:org/model@1"]
+    values = judges.with_absolute_paths({"judges": names, "seed": 1})
+    folder = tmp_path / "mine"
+    assert values == {
+        "judges": ["refusal", f"harmfulness:{folder}", f"guard:llama-guard={folder}", *names[3:]],
+        "seed": 1,
+    }
+
+
 # What is kept of a judge that is dear to ask
 
 

@@ -62,7 +62,7 @@ ALLOWED = {
     "coherence": set(),
     "decoding": set(),
     "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
-    "judges": {"fetch", "judges.judgement", "runs", "schema", "sources"},
+    "judges": {"endpoint", "fetch", "judges.judgement", "runs", "schema", "sources"},
     "judges.guard": {"decoding", "judges.judgement", "models", "schema"},
     "judges.harmfulness": {"judges.judgement", "models", "runs", "schema", "tiny"},
     "judges.judgement": set(),

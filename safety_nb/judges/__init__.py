@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from safety_nb import fetch, runs, sources
+from safety_nb import endpoint, fetch, runs, sources
 from safety_nb.errors import InputError
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.schema import JudgeParams
@@ -32,6 +32,25 @@ def build(name: str, params: JudgeParams) -> Judge:
     """
     kind, _, variant = name.partition(":")
     return importlib.import_module(f"safety_nb.judges.{kind.replace('-', '_')}").build(variant, params)
+
+
+def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Parameters in which the folders of judges are absolute: notebooks run in a folder of their own.
+
+    What names no folder, as in ``refusal-classifier:FOLDER`` or ``guard:FAMILY=FOLDER``, stays as it is.
+    """
+
+    def absolute(name: Any) -> Any:
+        if not isinstance(name, str):
+            return name
+        kind, _, variant = name.partition(":")
+        family, equals, folder = variant.rpartition("=")
+        if not folder or not Path(folder).expanduser().is_dir():
+            return name
+        return f"{kind}:{family}{equals}{Path(folder).expanduser().absolute()}"
+
+    named = values.get("judges")
+    return {**values, "judges": [absolute(name) for name in named]} if isinstance(named, list) else values
 
 
 def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
@@ -81,6 +100,9 @@ def judge_run(params: JudgeParams) -> list[dict]:
     A judge that reads only some evaluation sets (one with right answers, say) leaves the others out. Where there is no
     answer, the judgement is missing.
 
+    Raises:
+        ConnectionError: the endpoint of a judge was given up on.
+
     Returns:
         Rows with dataset, prompt_id, judge, label, score, missing; sample, where prompts have several answers; and
         raw, where a judge said more.
@@ -95,7 +117,10 @@ def judge_run(params: JudgeParams) -> list[dict]:
     rows: list[dict] = []
     for judge, read in work:
         judged = _judge_answers(judge, read)
+        given_up = ""
         for row, judgement in zip(read, judged, strict=True):
+            if judgement.missing and endpoint.tells_given_up(judgement.missing):
+                given_up = given_up or judgement.missing
             rows.append(
                 {
                     "dataset": row["dataset"],
@@ -109,6 +134,8 @@ def judge_run(params: JudgeParams) -> list[dict]:
                 }
             )
             progress.update(len(rows))
+        if given_up:
+            raise ConnectionError(f"{judge.name}: {given_up}. What came is kept: the same command goes on from there.")
     runs.write_jsonl(run.judgements, rows)
     return rows
 
