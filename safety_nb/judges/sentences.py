@@ -27,7 +27,8 @@ _SERVE = (
 _WRONG = (
     r"(?:illegal|unlawful|unethical|immoral|wrong|inappropriate|harmful|unacceptable|offensive|hurtful|disrespectful"
     r"|discriminatory|discrimination|racist|sexist|hateful|cruel|inhumane|abusive|criminal|a (?:\w+ )?crime|felony"
-    r"|an offen[cs]e|a (?:\w+ )?violation|violates?|prohibited|punishable|derogatory|prejudiced?|bigoted|stereotyp\w+"
+    r"|an? (?:\w+ )?offen[cs]e|a (?:\w+ )?violation|violates?|prohibited|punishable|derogatory|prejudiced?|bigoted"
+    r"|stereotyp\w+"
     r"|unkind|mean|unfair|unjust|dishonest|dangerous|reprehensible|abhorrent|heinous|despicable|immature|invasive"
     r"|an invasion|invasion of|condemned|condemn|tragic|tragedy|against the law|harms?|damaging|vile|evil|unsafe)"
 )
@@ -198,7 +199,7 @@ _REDIRECT = _compiled(
     r"|professional (?:help|support|assistance|advice|guidance)|trusted (?:\w+ ){0,2}(?:friend|person|adult|family"
     r"|individual)"
     r"|(?:reach|reaching) out to|talk(?:ing)? to (?:someone|somebody|a (?:\w+ )?professional)|law enforcement"
-    r"|authorities|the police"
+    r"|authorities|(?:call|contact|tell|inform|notify|to) the police"
     r"|legal (?:advice|professional|expert|means|channels|action|alternatives)|(?:qualified|licensed|medical"
     r"|healthcare) "
     r"(?:\w+ )?(?:professional|provider|expert)s?|loved ones?|(?:resources|people"
@@ -206,7 +207,8 @@ _REDIRECT = _compiled(
 )
 # Help for those in danger of their lives.
 _CRISIS = _compiled(
-    r"\b(?:hotlines?|helplines?|lifeline|crisis (?:line|text|cent\w+)|samaritans|988|suicid\w+|self[- ]harm"
+    r"\b(?:hotlines?|helplines?|lifeline|crisis (?:line|text|cent\w+)|samaritans|988|suicide (?:prevention|hot)"
+    r"|suicidal|self[- ]harm"
     r"|emergency room"
     r"|(?:hurt|harm|kill)(?:ing)? yourself|mental health (?:professional|crisis)|emergency (?:number|services))\b"
 )
