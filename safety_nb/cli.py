@@ -233,8 +233,9 @@ def fit_refusal(
     for model, told in record["cross_validation"].items():
         if isinstance(told, dict):
             figures = told["classifier"]
+            mcc = "none" if figures["refusal_mcc"] is None else f"{figures['refusal_mcc']:.3f}"
             typer.echo(
-                f"{model}: refusal or not {figures['refusal_accuracy']:.3f} (MCC {figures['refusal_mcc']:.3f}), "
+                f"{model}: refusal or not {figures['refusal_accuracy']:.3f} (MCC {mcc}), "
                 f"three classes {figures['three_class_accuracy']:.3f}; {told['rows']:,} answers"
             )
         elif model == "note":

@@ -70,8 +70,11 @@ ALLOWED = {
     "judges.llm": {"endpoint", "fetch", "judges.judgement", "judges.rubrics", "schema"},
     "judges.moderation": {"endpoint", "fetch", "judges.judgement", "schema"},
     "judges.reference": {"judges.judgement", "schema"},
-    "judges.refusal": {"coherence", "judges.judgement", "schema"},
+    "judges.refusal": {"coherence", "judges.judgement", "judges.sentences", "schema"},
+    "judges.refusal_classifier": {"judges.judgement", "judges.refusal", "runs", "schema"},
     "judges.rubrics": {"judges.judgement"},
+    "judges.sentences": set(),
+    "judges.string_match": {"judges.judgement", "schema"},
     "tables": {"runs"},
     "paired": {"stats"},
     "dose": {"stats"},
@@ -143,6 +146,7 @@ ALLOWED = {
         "doctor",
         "export",
         "judges",
+        "judges.refusal_classifier",
         "mixing",
         "models",
         "progress",
@@ -160,7 +164,7 @@ BY_NAME = {
     "stages": {"generation", "judges", "mixing", "reporting", "training"},
 }
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "pandas", "matplotlib", "seaborn", "papermill", "scipy"}
-HEAVY |= {"openai", "statsmodels", "ipywidgets", "rapidfuzz"}
+HEAVY |= {"openai", "statsmodels", "ipywidgets", "rapidfuzz", "sklearn"}
 
 
 def module_name(path: Path) -> str:

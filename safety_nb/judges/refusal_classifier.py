@@ -147,7 +147,7 @@ def fit(
         to other prompts, and the rules, agree with people on its answers.
 
     Raises:
-        InputError: no such column, an unknown label, fewer than two labels, or a folder that is not empty.
+        InputError: no such column, an unknown label, a label that no answer has, or a folder that is not empty.
     """
     import numpy as np
     import sklearn
@@ -244,10 +244,10 @@ def _cross_validation(rows: Sequence[dict], watch: Callable[[str], None]) -> dic
     return told
 
 
-def agreement(people: Sequence[str], judged: Sequence[str]) -> dict[str, float]:
+def agreement(people: Sequence[str], judged: Sequence[str]) -> dict[str, float | None]:
     """How judgements agree with people's labels: accuracy, and for refusal (full or partial) or not with MCC.
 
-    Matthews's correlation is nan where all are of one class.
+    Matthews's correlation is None where all are of one class.
     """
     pairs = [(right != FULL_COMPLIANCE, said != FULL_COMPLIANCE) for right, said in zip(people, judged, strict=True)]
     both, missed = pairs.count((True, True)), pairs.count((True, False))
@@ -257,7 +257,7 @@ def agreement(people: Sequence[str], judged: Sequence[str]) -> dict[str, float]:
     return {
         "three_class_accuracy": sum(a == b for a, b in zip(people, judged, strict=True)) / n,
         "refusal_accuracy": (both + neither) / n,
-        "refusal_mcc": (both * neither - missed * wrongly) / math.sqrt(product) if product else math.nan,
+        "refusal_mcc": (both * neither - missed * wrongly) / math.sqrt(product) if product else None,
     }
 
 
