@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import answers, contrasts, paper_tables, plots, report, runs, sources, study_report, summary
+from safety_nb import answers, calibration, contrasts, paper_tables, plots, report, runs, sources, study_report, summary
 from safety_nb.comparison import Comparison, Setting
 from safety_nb.schema import ReportParams
 from safety_nb.study import StudyTables, plan
@@ -125,6 +125,7 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
         note=MINIATURE_NOTE if params["base_model"] == "tiny" else "",
         versions=versions,
         ended=_endings(said),
+        people=calibration.of_run(folder).agreement if len(said) and calibration.is_labelled(folder) else None,
     )
     runs.write_text(folder / "report.html", page)
     return folder / "report.html"

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from safety_nb import costs, page, plots
 from safety_nb import report_blocks as blocks
+from safety_nb.calibration import ALL_MODELS
 from safety_nb.page import Cell
 from safety_nb.summary import RATES, percent, refusal_judge, value_text
 
@@ -35,6 +36,7 @@ def study_page(
     note: str = "",
     versions: Mapping[str, str] | None = None,
     ended: "pd.DataFrame | None" = None,
+    people: "pd.DataFrame | None" = None,
 ) -> str:
     """The comparison over the runs of a study.
 
@@ -51,6 +53,7 @@ def study_page(
         note: What else a reader must know, such as that the models are a miniature; "" for nothing.
         versions: Package to version, as the runs' ledgers have them.
         ended: How the answers of each run ended: run, then the columns of `summary.endings`.
+        people: How far judges agree with people who labelled answers of this study (`Calibration.agreement`).
 
     Returns:
         A complete HTML document; runs that are done link to `<run>/report.html`, and `answers.html` is linked to.
@@ -79,7 +82,7 @@ def study_page(
         method.append(page.folded("Versions", page.pairs_table(versions, {}, code=True)))
     sections = [
         page.section("What was compared", compared, *_run_count(runs), page.paragraph(_asked_for(targets))),
-        page.section("How it was judged", *_judge_blocks(comparison)),
+        page.section("How it was judged", *_judge_blocks(comparison, people)),
         *([page.section("Figures", *drawn[1:])] if drawn[1:] else []),
         page.section("Rates", *_study_rates(rates, roles)),
         *([page.section("What it costs", *_cost_blocks(comparison, targets["cost_margin"]))] if len(rates) else []),
@@ -87,7 +90,7 @@ def study_page(
         page.section("Answers", *_flip_blocks(comparison, answers)),
         *([] if ended is None or ended.empty else [page.section("How the answers ended", _study_endings(ended))]),
         page.section("Runs", _runs_table(runs)),
-        page.section("What to be careful about", page.bullets(_threats(comparison.summary, runs, note, ended))),
+        page.section("What to be careful about", page.bullets(_threats(comparison.summary, runs, note, ended, people))),
         page.section("Method", *method),
     ]
     return page.render(
@@ -108,8 +111,8 @@ def _asked_for(targets: Mapping[str, float]) -> str:
     )
 
 
-def _judge_blocks(comparison: "Comparison") -> list[dict]:
-    """Which judge judged what, and how far they agree."""
+def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> list[dict]:
+    """Which judge judged what, how far they agree with people, and with each other."""
     rates = comparison.rates
     if not len(rates):
         return [page.paragraph("No answer was judged.")]
@@ -129,6 +132,15 @@ def _judge_blocks(comparison: "Comparison") -> list[dict]:
     ]
     if told:
         found.append(page.paragraph(f"The answer and the figures of refusals rest on the judge {told}."))
+    if people is None or people.empty:
+        found.append(
+            page.paragraph(
+                "Nobody has labelled answers of this study: how far its judges can be trusted on these models is not "
+                "known. The notebook annotate collects labels, and safety-nb calibrate corrects the rates by them."
+            )
+        )
+    else:
+        found += [page.paragraph("Agreement with people on answers of this study:"), page.bullets(_with_people(people))]
     if len(comparison.agreement):
         pairs = [
             f"{row.judge} and {row.other}: the same of {percent(row.same)} of {row.n:,} answers"
@@ -137,6 +149,21 @@ def _judge_blocks(comparison: "Comparison") -> list[dict]:
         ]
         found += [page.paragraph("How far the judges agree on refusal or not:"), page.bullets(pairs)]
     return found
+
+
+def _with_people(people: "pd.DataFrame") -> list[str]:
+    """Each judge's agreement with people over all models, a line each."""
+    told = []
+    pooled = people[people["model"] == ALL_MODELS]
+    for (judge, classes), rows in pooled.groupby(["judge", "classes"], sort=False):
+        figures = {row.metric: row for row in rows.itertuples()}
+        parts = [
+            f"{name} {row.estimate:.2f} ({row.low:.2f}–{row.high:.2f})"
+            for name, row in ((name, figures.get(name)) for name in ("accuracy", "kappa"))
+            if row is not None and row.estimate == row.estimate
+        ]
+        told.append(f"{judge}, {classes}: {', '.join(parts)}; n = {int(rows['n'].iloc[0]):,}.")
+    return told
 
 
 def _test_blocks(comparison: "Comparison") -> list[dict]:
@@ -355,7 +382,11 @@ def _run_count(runs: "pd.DataFrame") -> list[dict]:
 
 
 def _threats(
-    summary: "pd.DataFrame", runs: "pd.DataFrame", note: str, ended: "pd.DataFrame | None" = None
+    summary: "pd.DataFrame",
+    runs: "pd.DataFrame",
+    note: str,
+    ended: "pd.DataFrame | None" = None,
+    people: "pd.DataFrame | None" = None,
 ) -> list[str]:
     """What plainly applies to this study, from its own tables."""
     threats = []
@@ -364,7 +395,7 @@ def _threats(
         threats.append("One seed only: how much a second training run would differ is unknown and in no interval.")
     elif 1 < n_seeds < 5:
         threats.append(f"{n_seeds} seeds: the intervals know little of how much training runs differ.")
-    if len(summary) and (summary["judge"] == "refusal").any():
+    if len(summary) and (summary["judge"] == "refusal").any() and (people is None or people.empty):
         threats.append(
             "Refusals are judged by rules that were not calibrated against people's labels of this model's "
             "answers: read samples in the runs' reports before relying on a difference of a few per cent."

@@ -85,13 +85,24 @@ ALLOWED = {
     "page": set(),
     "report_blocks": {"page", "summary"},
     "report": {"page", "plots", "report_blocks", "summary"},
-    "study_report": {"comparison", "costs", "page", "plots", "report_blocks", "summary"},
+    "study_report": {"calibration", "comparison", "costs", "page", "plots", "report_blocks", "summary"},
     "costs": {"contrasts", "paired", "stats", "summary"},
     "answers": {"page"},
     "paper_tables": {"contrasts", "summary"},
     "comparison": {"contrasts", "costs", "dose", "headline", "schema", "sources", "stats", "study", "summary"}
     | {"verdict"},
-    "reporting": {"answers", "comparison", "contrasts", "paper_tables", "plots", "report", "runs", "schema", "sources"}
+    "reporting": {
+        "answers",
+        "calibration",
+        "comparison",
+        "contrasts",
+        "paper_tables",
+        "plots",
+        "report",
+        "runs",
+        "schema",
+        "sources",
+    }
     | {"study", "study_report", "summary"},
     "wire": {"redaction"},
     "endpoint": {"runs", "wire"},
