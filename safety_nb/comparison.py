@@ -95,6 +95,9 @@ def compare(tables: StudyTables) -> Comparison:
         summary.summarise_run(rows, run, n_safety, seed)
         for (run, n_safety, seed), rows in judgements.groupby(["run", "n_safety", "seed"], sort=False)
     ]
+    for values in itertools.product(*swept.values()):
+        by_run.append(costs.win_rates(_where(judgements, dict(zip(swept, values, strict=True))), roles))
+    by_run = [rows for rows in by_run if len(rows)]
     settings = [
         _setting(dict(zip(swept, values, strict=True)), judgements, rates, roles, tables)
         for values in itertools.product(*swept.values())

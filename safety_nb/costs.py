@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safety_nb import contrasts, paired, summary
-from safety_nb.stats import SHARE
+from safety_nb.stats import SHARE, win_rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,36 @@ def wins(scores: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     """Scores to wins against the smallest N on the same prompt and seed: 1, 0, or a half for a tie."""
     first = scores[min(scores)]
     return {n: np.where(np.isnan(first), np.nan, (np.sign(matrix - first) + 1) / 2) for n, matrix in scores.items()}
+
+
+def win_rates(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame":
+    """How often a run's answers to ordinary requests beat those of the smallest N and the same seed; ties count half.
+
+    Args:
+        judgements: As for `of_judgements`, and run.
+
+    Returns:
+        The columns of ``summary.csv``, metric ``win_rate``; a run of the smallest N has no rows, nor has one whose seed
+        the smallest N lacks.
+    """
+    import pandas as pd
+
+    values = summary.metric_values(judgements)
+    values = values[(values["metric"] == "mean_score") & (values["dataset"].map(roles) == "ordinary")]
+    values = values[values["judge"].astype("str").str.startswith(HELPFULNESS)]
+    rows = []
+    for (dataset, judge), of_set in values.groupby(["dataset", "judge"], sort=False):
+        first = of_set["n_safety"].min()
+        for (run, n_safety, seed), ours in of_set[of_set["n_safety"] > first].groupby(["run", "n_safety", "seed"]):
+            theirs = of_set[(of_set["n_safety"] == first) & (of_set["seed"] == seed)]
+            if not len(theirs):
+                continue
+            one, other = summary.matrix(ours), summary.matrix(theirs)
+            prompts = one.columns.union(other.columns, sort=False)
+            won = win_rate(*(scores.reindex(columns=prompts).to_numpy(dtype=float) for scores in (one, other)))
+            found = [won.estimate, won.low, won.high, won.n, won.n_missing]
+            rows.append([run, n_safety, seed, dataset, judge, "win_rate", *found])
+    return pd.DataFrame(rows, columns=summary.SUMMARY_COLUMNS)
 
 
 def table(measures: Sequence[Measure], margin: float) -> "pd.DataFrame":

@@ -249,7 +249,8 @@ class GenerateParams(_Evaluation, _Model):
 
 
 JUDGES = (
-    "refusal", "string-match", "refusal-classifier", "reference", "harmfulness", "guard", "moderation", "llm", "human",
+    "refusal", "string-match", "refusal-classifier", "reference", "harmfulness", "helpfulness", "guard", "moderation",
+    "llm", "human",
 )  # fmt: skip
 
 
@@ -266,8 +267,8 @@ class JudgeParams(_Data):
 
     judges: Names[Annotated[str, AfterValidator(_judge)]] = Field(
         ["refusal", "reference"],
-        description="refusal, string-match, refusal-classifier:DIR, reference, harmfulness, guard:MODEL, moderation, "
-        "llm:RUBRIC",
+        description="refusal, string-match, refusal-classifier:DIR, reference, harmfulness, helpfulness, guard, "
+        "moderation, llm, human",
     )
     judge_batch_size: int = Field(16, ge=1, description="answers that a local model, or moderation, reads at once")
     judge_base_url: str = Field("", description="address of the endpoint that llm judges ask, up to /v1")

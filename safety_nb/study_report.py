@@ -85,7 +85,11 @@ def study_page(
         page.section("How it was judged", *_judge_blocks(comparison, people)),
         *([page.section("Figures", *drawn[1:])] if drawn[1:] else []),
         page.section("Rates", *_study_rates(rates, roles)),
-        *([page.section("What it costs", *_cost_blocks(comparison, targets["cost_margin"]))] if len(rates) else []),
+        *(
+            [page.section("What it costs", *_cost_blocks(comparison, targets["cost_margin"], answers))]
+            if len(rates)
+            else []
+        ),
         *([page.section("Differences", *_test_blocks(comparison))] if len(comparison.settings) else []),
         page.section("Answers", *_flip_blocks(comparison, answers)),
         *([] if ended is None or ended.empty else [page.section("How the answers ended", _study_endings(ended))]),
@@ -212,7 +216,7 @@ COST_CAPTION = (
 )
 
 
-def _cost_blocks(comparison: "Comparison", margin: float) -> list[dict]:
+def _cost_blocks(comparison: "Comparison", margin: float, answers: "pd.DataFrame") -> list[dict]:
     """Capability, helpfulness, fit and willingness against the smallest N: what is shown and what is not excluded."""
     found = []
     for setting in comparison.settings:
@@ -228,8 +232,21 @@ def _cost_blocks(comparison: "Comparison", margin: float) -> list[dict]:
                 caption=(f"{setting.name}. " if setting.values else "") + COST_CAPTION,
             )
         )
-        found.append(page.bullets(costs.sentences(setting.costs, margin)))
+        lengths = _lengths(answers[answers["run"].isin(setting.runs)], comparison.roles)
+        found.append(page.bullets([*costs.sentences(setting.costs, margin), *lengths]))
     return found or [page.paragraph("Only one N was judged, so what N costs cannot be seen.")]
+
+
+def _lengths(answers: "pd.DataFrame", roles: Mapping[str, str]) -> list[str]:
+    """How long the answers to ordinary requests are at each N, since judges of helpfulness favour length."""
+    told = []
+    ordinary = answers[answers["dataset"].map(roles) == "ordinary"]
+    for dataset, rows in ordinary.groupby("dataset", sort=False):
+        words = rows["response"].map(lambda text: len(str(text).split()) if isinstance(text, str) else None)
+        means = words.groupby(rows["n_safety"]).mean().dropna()
+        each = ", ".join(f"{mean:.1f} at N = {n_safety}" for n_safety, mean in means.items())
+        told += [f"{dataset}, mean words in an answer: {each}."] if each else []
+    return told
 
 
 def p_text(p: float) -> str:

@@ -257,3 +257,33 @@ def test_the_miniatures_reward_model_judges_any_table(tmp_path, monkeypatch):
     found = judges.judge_table("harmfulness:tiny", table, "p", "r")
     assert found["score"].notna().tolist() == [True, False]
     assert found["missing"].tolist() == [None, "no answer"]
+
+
+# Judge "helpfulness": a pair, by a model of the same class
+
+
+def test_helpfulness_reads_request_and_answer_as_a_pair(regression):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(regression)
+    model = AutoModelForSequenceClassification.from_pretrained(regression, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = [
+            model(**tokenizer(row["prompt"], row["response"], return_tensors="pt")).logits[0, 0].item() for row in ROWS
+        ]
+    assert max(expected) - min(expected) > 0.1
+    judge = judges.build(f"helpfulness:{regression}", JudgeParams(judge_batch_size=2))
+    assert [judgement.score for judgement in judge.judge(ROWS)] == pytest.approx(expected, abs=1e-4)
+    assert judge.identity != judges.build(f"harmfulness:{regression}", JudgeParams()).identity
+
+
+def test_helpfulness_takes_no_classifier_of_several_classes(tmp_path):
+    folder = save_classifier(tmp_path, num_labels=3)
+    with pytest.raises(InputError, match="has 3 outputs"):
+        list(judges.build(f"helpfulness:{folder}", JudgeParams()).judge(ROWS))
+
+
+def test_helpfulness_that_cannot_be_had_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="judges"):
+        judges.build(f"helpfulness:{tmp_path / 'none'}", JudgeParams())

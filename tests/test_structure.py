@@ -64,6 +64,7 @@ ALLOWED = {
     "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
     "judges": {"endpoint", "fetch", "judges.judgement", "runs", "schema", "sources"},
     "judges.guard": {"decoding", "judges.judgement", "models", "schema"},
+    "judges.helpfulness": {"judges.harmfulness", "judges.judgement", "models", "schema"},
     "judges.harmfulness": {"judges.judgement", "models", "runs", "schema", "tiny"},
     "judges.judgement": set(),
     "judges.human": {"annotations", "judges.judgement", "runs", "schema"},

@@ -37,6 +37,9 @@ HARMFUL = {"unsafe", "harmful", "toxic", "toxicity", "harm", "hateful", "hate", 
 _WINDOW = 32  # batches that are sorted by length together
 
 
+Text = str | tuple[str, str]
+
+
 @dataclass(frozen=True)
 class Input:
     """The form in which a model reads a prompt and a response.
@@ -179,9 +182,9 @@ def harmful_class(config: Any, label: str, name: str) -> int | None:
 
 
 def read(
-    model: Any, tokenizer: Any, texts: Sequence[str], how: Input, batch_size: int, of_class: int | None = None
+    model: Any, tokenizer: Any, texts: Sequence[Text], how: Input, batch_size: int, of_class: int | None = None
 ) -> Iterator[Reading]:
-    """What the model makes of each text, in their order.
+    """What the model makes of each text (or pair of texts), in their order.
 
     Texts of like length share a batch, so that little is computed for padding, which is masked.
     """
@@ -197,19 +200,26 @@ def read(
         yield from map(Reading, scores, lengths, map(len, ids))
 
 
-def encode(tokenizer: Any, texts: Sequence[str], how: Input) -> tuple[list[list[int]], list[int]]:
+def encode(tokenizer: Any, texts: Sequence[Text], how: Input) -> tuple[list[list[int]], list[int]]:
     """Token ids of each text, cut to what the model has room for, and the lengths before that."""
     if how.cut:
         tokenizer.truncation_side = how.cut
     most = min(how.max_tokens, tokenizer.model_max_length)
-    whole = tokenizer(list(texts), verbose=False)["input_ids"]
+    whole = _token_ids(tokenizer, texts)
     lengths = list(map(len, whole))
     long = [place for place, length in enumerate(lengths) if length > most]
     if long:  # by the tokenizer, which keeps its special tokens at both ends
-        shorter = tokenizer([texts[place] for place in long], truncation=True, max_length=most)["input_ids"]
+        shorter = _token_ids(tokenizer, [texts[place] for place in long], truncation=True, max_length=most)
         for place, ids in zip(long, shorter, strict=True):
             whole[place] = ids
     return whole, lengths
+
+
+def _token_ids(tokenizer: Any, texts: Sequence[Text], **cut: Any) -> list[list[int]]:
+    if texts and isinstance(texts[0], tuple):
+        first, second = map(list, zip(*texts, strict=True))
+        return tokenizer(first, second, verbose=False, **cut)["input_ids"]
+    return tokenizer(list(texts), verbose=False, **cut)["input_ids"]
 
 
 def padded(ids: Sequence[list[int]], padding: int) -> dict[str, Any]:
