@@ -80,7 +80,11 @@ def _study_file(folder: Path) -> dict[str, Any]:
 
 
 # The study a notebook opened alone makes: params/tiny-study.yaml.
-MINIATURE = {"n_safety": [0, 30, 100, 300, 1000], "seed": [0]}
+MINIATURE = {
+    "n_safety": [0, 30, 100, 300, 1000],
+    "judges": ["refusal", "reference", "harmfulness:tiny"],
+    "seed": [0],
+}
 
 
 def open_study(study_dir: str) -> Path:
