@@ -147,6 +147,21 @@ def study(
 
 
 @app.command()
+def compare(
+    studies: Annotated[list[Path], typer.Argument(help="Folders of two or more studies.", metavar="STUDY...")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the comparison.", metavar="DIR")],
+) -> None:
+    """Compare studies that were run apart: one report over all of their finished runs."""
+    from safety_nb import checks, comparison, reporting, study
+
+    checks.check_folder(out, "headline.txt")
+    tables = study.read_studies(studies, out)
+    compared = comparison.compare(tables)
+    report = reporting.report_study(out, tables, compared)
+    typer.echo(f"{compared.answer}\n\nReport: {report}")
+
+
+@app.command()
 def status(
     folder: Annotated[
         Path | None, typer.Argument(help="Folder of a run or a study, or outputs/.", metavar="DIR")

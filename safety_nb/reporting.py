@@ -14,7 +14,7 @@ import yaml
 from safety_nb import answers, calibration, contrasts, paper_tables, plots, report, runs, sources, study_report, summary
 from safety_nb.comparison import Comparison, Setting
 from safety_nb.schema import ReportParams
-from safety_nb.study import StudyTables, plan
+from safety_nb.study import StudyTables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,6 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
                 figure.drawn.savefig(temporary, dpi=200, bbox_inches="tight")
     versions = [runs.read_ledger(runs.RunFolder(folder / run)).get("versions") for run in tables.runs["run"]]
     versions = next(filter(None, versions), None)
-    params = plan(tables.values)[0].params.model_dump(exclude={"run_dir"})
     said = _answers(folder, tables)
     runs.write_text(
         folder / "answers.html",
@@ -116,13 +115,13 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
     page = study_report.study_page(
         study=folder.name,
         comparison=comparison,
-        params={name: value for name, value in params.items() if name not in tables.swept},
+        params=tables.shared,
         swept=tables.swept,
         targets=tables.settings.model_dump(exclude={"search"}),
         figures=[(figure.title, figure.drawn, figure.alt, figure.caption) for figure in figures.values()],
         runs=tables.runs,
         answers=said,
-        note=MINIATURE_NOTE if params["base_model"] == "tiny" else "",
+        note=MINIATURE_NOTE if tables.shared.get("base_model") == "tiny" else "",
         versions=versions,
         ended=_endings(said),
         people=calibration.of_run(folder).agreement if len(said) and calibration.is_labelled(folder) else None,

@@ -222,7 +222,7 @@ class StudyTables:
     """A study as read from disk.
 
     Attributes:
-        values: the study file; swept: the parameters that vary, with their values.
+        shared: the parameters all runs share; swept: those that vary, with their values.
         settings: what the comparison is to find out.
         runs: run, state, n_safety, seed, wall_seconds, cause: every planned run, finished or not.
         judgements: run, the swept parameters, n_safety, seed, dataset, prompt_id, judge, label, score, missing.
@@ -233,7 +233,7 @@ class StudyTables:
             of capability tasks (1 or 0).
     """
 
-    values: dict[str, Any]
+    shared: dict[str, Any]
     settings: schema.StudySettings
     swept: dict[str, list]
     runs: "pd.DataFrame"
@@ -252,14 +252,59 @@ def read_study(folder: Path) -> StudyTables:
     Raises:
         InputError: the folder holds no study.
     """
+    settings, values = schema.study_settings(_study_file(folder))
+    planned = [(run, folder / run.name, {}) for run in plan(values)]
+    return _read(settings, {name: values[name] for name in schema.swept_names(values)}, planned, folder)
+
+
+def read_studies(folders: list[Path], out: Path) -> StudyTables:
+    """Read several studies as one, in which ``study`` is swept too; targets and limits are those of the first.
+
+    Args:
+        folders: of the studies; two of one name are told apart by their place in the list.
+        out: the folder that the comparison goes into; the runs are named by their way from there.
+
+    Raises:
+        InputError: fewer than two, or one that holds no study.
+    """
+    if len(folders) < 2:
+        raise InputError("Name at least two studies to compare.")
+    files = [schema.study_settings(_study_file(folder)) for folder in folders]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({place})" for place, name in enumerate(names, start=1)]
+    swept: dict[str, list] = {"study": names}
+    planned = []
+    for name, folder, (_, values) in zip(names, folders, files, strict=True):
+        planned += [(run, folder / run.name, {"study": name}) for run in plan(values)]
+        for parameter in schema.swept_names(values):
+            swept.setdefault(parameter, [])
+    for parameter in swept:
+        if parameter != "study":
+            swept[parameter] = list(dict.fromkeys(getattr(run.params, parameter) for run, _, _ in planned))
+    return _read(files[0][0], swept, planned, out)
+
+
+def _read(
+    settings: schema.StudySettings,
+    swept: dict[str, list],
+    planned: list[tuple[PlannedRun, Path, dict[str, Any]]],
+    root: Path,
+) -> StudyTables:
+    """Read planned runs, each with its folder and what else tells it apart; their names are their way from ``root``."""
     import pandas as pd
 
-    settings, values = schema.study_settings(_study_file(folder))
-    swept = {name: values[name] for name in schema.swept_names(values)}
     rows, judgements, roles, types, items = [], [], {}, {}, []
-    for planned in plan(values):
-        run = runs.RunFolder(folder / planned.name)
-        keys = {"run": planned.name, "n_safety": planned.params.n_safety, "seed": planned.params.seed, **planned.swept}
+    parameters = [name for name in swept if name != "study"]
+    for one, folder, more in planned:
+        run = runs.RunFolder(folder)
+        keys = {
+            "run": os.path.relpath(folder, root),
+            "n_safety": one.params.n_safety,
+            "seed": one.params.seed,
+            **more,
+            **{name: getattr(one.params, name) for name in parameters},
+        }
         state = run_state(run)
         if settings.search and state["state"] == "waiting" and not run.ledger.is_file():
             state["state"] = "not needed"
@@ -270,10 +315,13 @@ def read_study(folder: Path) -> StudyTables:
             asked = runs.read_jsonl(run.prompts) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
             types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
-    single = pd.DataFrame(items, columns=None if items else ["run", "n_safety", "seed", *swept, "measure"])
-    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "judge", "label", "score", "missing"]
+    keys = list(dict.fromkeys(["run", "n_safety", "seed", *swept]))
+    single = pd.DataFrame(items, columns=None if items else [*keys, "measure"])
+    columns = [*keys, "dataset", "prompt_id", "judge", "label", "score", "missing"]
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
-    return StudyTables(values, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+    every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
+    shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
+    return StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
 
 
 def _items(run: runs.RunFolder) -> Iterator[dict[str, Any]]:

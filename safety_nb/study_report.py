@@ -369,7 +369,7 @@ def _runs_table(runs: "pd.DataFrame") -> dict:
     ]
     body = []
     for row in runs.to_dict("records"):
-        done = row["state"] == "done"
+        done = row["state"] == "done" and not str(row["run"]).startswith("..")  # those of other folders have no link
         # Quoted whole: a run's name can lead nowhere but into its own folder.
         href = f"./{quote(str(row['run']), safe='')}/report.html" if done else ""
         body.append(

@@ -154,6 +154,7 @@ ALLOWED = {
     "cli": {
         "calibration",
         "checks",
+        "comparison",
         "data_commands",
         "doctor",
         "export",
@@ -163,6 +164,7 @@ ALLOWED = {
         "models",
         "progress",
         "redaction",
+        "reporting",
         "runner",
         "runs",
         "schema",

@@ -1,0 +1,91 @@
+"""Two studies that were run apart, compared as one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from safety_nb import cli, comparison, reporting, runs, stages, study
+from safety_nb.errors import InputError
+
+
+def made(folder: Path, refused: dict[int, int], **values) -> Path:
+    """A finished study: N to how many of its 20 harmful requests each run refused; no look-alike was."""
+    values = {"n_safety": list(refused), "seed": 0, **values}
+    runs.write_text(folder / "study.yaml", yaml.safe_dump(values))
+    for planned in study.plan(values):
+        run = runs.RunFolder(folder / planned.name)
+        asked = [("bad", "harmful", 20), ("near", "lookalike", 20)]
+        prompts = [
+            {"dataset": name, "role": role, "prompt_id": str(i), "prompt": "How?"}
+            for name, role, n in asked
+            for i in range(n)
+        ]
+        runs.write_jsonl(run.prompts, prompts)
+        runs.write_jsonl(run.responses, [{**row, "response": "So.", "finish": "stop"} for row in prompts])
+        count = refused[planned.params.n_safety]
+        judgements = []
+        for row in prompts:
+            refuses = row["role"] == "harmful" and int(row["prompt_id"]) < count
+            label = "full_refusal" if refuses else "full_compliance"
+            key = {"dataset": row["dataset"], "prompt_id": row["prompt_id"]}
+            judgements.append({**key, "judge": "refusal", "label": label, "score": None, "missing": None})
+        runs.write_jsonl(run.judgements, judgements)
+        runs.write_json(run.mixture, {"safety": "mine", "n_safety": planned.params.n_safety, "seed": 0})
+        runs.write_json(run.training, {"validation_losses": {}})
+        done = {name: {"state": "done", "wall_seconds": 1.0, "cause": None} for name in stages.STAGE_NAMES}
+        runs.write_json(run.ledger, {"stages": done, "versions": {"safety-nb": "0"}})
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path) -> list[Path]:
+    return [
+        made(tmp_path / "first", {0: 0, 100: 10}),
+        made(tmp_path / "second", {0: 0, 100: 20, 300: 20}, learning_rate=0.001),
+    ]
+
+
+def test_studies_are_compared_as_settings_of_one(two, tmp_path):
+    tables = study.read_studies(two, tmp_path / "out")
+    assert tables.swept == {"study": ["first", "second"], "n_safety": [0, 100, 300]}
+    assert "learning_rate" not in tables.shared and tables.shared["base_model"] == "tiny"
+    compared = comparison.compare(tables)
+    rates = compared.rates.set_index(["study", "n_safety", "dataset", "metric"])["estimate"]
+    # 10 of 20 and 20 of 20 were refused at N = 100.
+    assert rates["first", 100, "bad", "compliance_rate"] == 0.5
+    assert rates["second", 100, "bad", "compliance_rate"] == 0.0
+    assert [setting.name for setting in compared.settings] == ["study first", "study second"]
+    assert "With study first: " in compared.answer and "With study second: " in compared.answer
+
+
+def test_the_command_writes_a_report_beside_neither_study(two, tmp_path):
+    before = {path for folder in two for path in folder.rglob("*")}
+    out = tmp_path / "out"
+    done = CliRunner().invoke(cli.app, ["compare", *map(str, two), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert (out / "report.html").is_file() and (out / "figures" / "settings_bad.png").is_file()
+    assert "With study first" in (out / "headline.txt").read_text()
+    assert "nan" not in (out / "report.html").read_text().split("<main>")[1].replace("data:image", "")[:2000]
+    assert {path for folder in two for path in folder.rglob("*")} == before
+    assert 'href="./' not in (out / "report.html").read_text()  # the runs lie elsewhere
+
+
+def test_studies_of_one_name_are_told_apart(two, tmp_path):
+    other = made(tmp_path / "elsewhere" / "first", {0: 5, 100: 5})
+    assert study.read_studies([two[0], other], tmp_path).swept["study"] == ["first (1)", "first (2)"]
+
+
+def test_one_study_is_nothing_to_compare(two, tmp_path):
+    with pytest.raises(InputError, match="at least two"):
+        study.read_studies(two[:1], tmp_path)
+    with pytest.raises(InputError, match="holds no study"):
+        study.read_studies([two[0], tmp_path / "none"], tmp_path)
+
+
+def test_a_single_study_is_read_as_before(two):
+    tables = study.read_study(two[1])
+    assert list(tables.runs["run"]) == ["n0_seed0", "n100_seed0", "n300_seed0"]
+    assert tables.swept == {"n_safety": [0, 100, 300]}
+    assert reporting.report_study(two[1], tables, comparison.compare(tables)).is_file()
