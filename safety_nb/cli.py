@@ -162,6 +162,23 @@ def compare(
 
 
 @app.command()
+def prefer(
+    study: Annotated[Path, typer.Argument(help="Folder of a study.", metavar="STUDY_DIR")], set_: Assignments = None
+) -> None:
+    """Ask an llm judge which answers to ordinary requests are better, each N against the smallest; compares anew."""
+    from safety_nb import preferences, schema
+    from safety_nb import study as studies
+
+    params = schema.validate(schema.JudgeParams, assigned({}, set_ or []))
+    with _executing():
+        told = preferences.ask(study, params)
+        studies.compare(study)
+    for n_safety, rows in told.groupby("n_safety"):
+        typer.echo(f"N = {n_safety}: {dict(rows['label'].fillna('missing').value_counts())}")
+    typer.echo(f"Report: {study / 'report.html'}")
+
+
+@app.command()
 def status(
     folder: Annotated[
         Path | None, typer.Argument(help="Folder of a run or a study, or outputs/.", metavar="DIR")

@@ -94,6 +94,10 @@ class RunFolder:
         return self.root / "judgements.jsonl"
 
     @property
+    def preferences(self) -> Path:
+        return self.root / "preferences.jsonl"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.csv"
 

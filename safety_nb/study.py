@@ -229,8 +229,8 @@ class StudyTables:
         roles: evaluation set to role, as the runs kept what they were asked.
         types: (evaluation set, prompt_id) to the prompt's type, of those that have one.
         items: what else every run answered one by one: run, the swept parameters, n_safety, seed, measure, prompt_id
-            (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row) and the names
-            of capability tasks (1 or 0).
+            (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row), capability
+            tasks (1 or 0), and preferences against the smallest N (1, 0.5 or 0).
     """
 
     shared: dict[str, Any]
@@ -330,6 +330,9 @@ def _items(run: runs.RunFolder) -> Iterator[dict[str, Any]]:
     for row in runs.read_jsonl(run.validation_losses) if run.validation_losses.is_file() else ():
         if row["source"] != safety:
             yield {"measure": GENERAL_LOSS, "prompt_id": row["id"], "value": row["loss"]}
+    for row in runs.read_jsonl(run.preferences) if run.preferences.is_file() else ():
+        measure = f"{row['dataset']} preferred ({row['judge']})"
+        yield {"measure": measure, "prompt_id": row["prompt_id"], "value": row["score"]}
 
 
 def run_state(run: runs.RunFolder) -> dict[str, Any]:

@@ -143,6 +143,7 @@ ALLOWED = {
     # sources: a stage is stale when the user's file changed.
     "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
     "study": {"runner", "runs", "schema", "warm"},
+    "preferences": {"endpoint", "judges.judgement", "judges.llm", "runs", "schema", "study"},
     "search": {"contrasts", "dose", "runs", "schema", "study", "summary"},
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
@@ -162,6 +163,7 @@ ALLOWED = {
         "judges.refusal_classifier",
         "mixing",
         "models",
+        "preferences",
         "progress",
         "redaction",
         "reporting",

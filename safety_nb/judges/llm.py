@@ -103,11 +103,16 @@ def check_not_own(params: RunParams) -> None:
     """
     tested = params.served_model if params.backend == "server" else params.base_model
     uses = any(name.partition(":")[0] == "llm" for name in params.judges)
-    if uses and not params.judge_own_model and _bare(params.judge_model) == _bare(tested):
+    if uses and not params.judge_own_model and same_model(params.judge_model, tested):
         raise InputError(
             f"judge_model: {params.judge_model!r} is the model under test ({tested!r}), and models favour their own "
             "answers; choose another judge, or set judge_own_model to true to let it judge itself."
         )
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names mean one model, without regard to the owner of a hub id and to case."""
+    return _bare(one) == _bare(other)
 
 
 def _bare(model: str) -> str:

@@ -1,0 +1,68 @@
+"""Preferences between runs of a study, asked of a scripted server on loopback."""
+
+import pytest
+from servers import Reaction, Scripted
+from test_compare import made
+from test_llm_judge import prefers
+
+from safety_nb import comparison, preferences, runs, study
+from safety_nb.errors import InputError
+from safety_nb.schema import JudgeParams
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A study of N = 0 and 100 whose three ordinary answers are "plain" at N = 0 and "better" at 100, but for one."""
+    monkeypatch.setenv("SAFETY_NB_CACHE", str(tmp_path / "cache"))
+    folder = made(tmp_path / "study", {0: 0, 100: 20})
+    for name, said in (("n0_seed0", ["plain"] * 3), ("n100_seed0", ["better", "better", "plain"])):
+        run = runs.RunFolder(folder / name)
+        asked = [{"dataset": "mine", "role": "ordinary", "prompt_id": f"{i}", "prompt": f"How {i}?"} for i in range(3)]
+        runs.write_jsonl(run.prompts, [*runs.read_jsonl(run.prompts), *asked])
+        answers = [{**row, "response": text, "finish": "stop"} for row, text in zip(asked, said, strict=True)]
+        runs.write_jsonl(run.responses, [*runs.read_jsonl(run.responses), *answers])
+    return folder
+
+
+def params(server, **more) -> JudgeParams:
+    return JudgeParams(judge_base_url=server.base_url, judge_model="judge", **more)
+
+
+def test_each_n_is_set_against_the_smallest_and_reaches_the_costs(folder):
+    with Scripted(prefers("better")) as server:
+        told = preferences.ask(folder, params(server)).set_index(["run", "prompt_id"])
+        asked = len(server.seen)
+    # Two pairs in both orders; the third answers are equal, a tie that is not asked.
+    assert asked == 4
+    assert told.loc["n100_seed0", "label"].tolist() == ["left", "left", "tie"]
+    assert told.loc["n0_seed0", "score"].tolist() == [0.5, 0.5, 0.5]
+    rows = runs.read_jsonl(runs.RunFolder(folder / "n100_seed0").preferences)
+    assert [row["score"] for row in rows] == [1.0, 1.0, 0.5] and rows[0]["against"] == "n0_seed0"
+    (setting,) = comparison.compare(study.read_study(folder)).settings
+    (cost,) = setting.costs[setting.costs["measure"] == "mine preferred (llm:pair)"].itertuples()
+    # Preferred in 2.5 of 3 against 1.5 of 3: 33 points better, and above 0 is worse.
+    assert (cost.n_safety, cost.n) == (100, 3) and cost.estimate == pytest.approx(-100 / 3)
+
+
+def test_asking_again_asks_nothing_anew(folder):
+    with Scripted(prefers("better")) as server:
+        first = preferences.ask(folder, params(server))
+        before = len(server.seen)
+        assert preferences.ask(folder, params(server)).equals(first)
+        assert len(server.seen) == before
+
+
+def test_the_model_under_test_is_no_judge_of_its_own_answers(folder):
+    with Scripted(prefers("better")) as server, pytest.raises(InputError, match="is the model under test"):
+        preferences.ask(folder, JudgeParams(judge_base_url=server.base_url, judge_model="tiny"))
+
+
+def test_a_study_without_ordinary_requests_has_nothing_to_compare(tmp_path):
+    with Scripted(prefers("better")) as server, pytest.raises(InputError, match="no evaluation set of ordinary"):
+        preferences.ask(made(tmp_path / "study", {0: 0, 100: 20}), params(server))
+
+
+def test_an_endpoint_that_is_down_leaves_no_preferences(folder):
+    with Scripted(lambda message, number: Reaction("no", status=401)) as server, pytest.raises(InputError):
+        preferences.ask(folder, params(server))
+    assert not runs.RunFolder(folder / "n100_seed0").preferences.exists()
