@@ -143,7 +143,7 @@ ALLOWED = {
     # sources: a stage is stale when the user's file changed.
     "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
     "study": {"runner", "runs", "schema", "warm"},
-    "search": {"contrasts", "dose", "runs", "schema", "study", "summary"},
+    "search": {"contrasts", "dose", "runs", "schema", "sources", "study", "summary"},
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
     "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "sources", "warm"},

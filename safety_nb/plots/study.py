@@ -1,5 +1,6 @@
 """Figures of a study: rates against the number of safety demonstrations, and against each other."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -193,7 +194,7 @@ def agreement(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
     both = _both_ways(table)
     judges = list(dict.fromkeys(both["judge"]))
     kappa = both.pivot(index="judge", columns="other", values="kappa").reindex(index=judges, columns=judges)
-    told = both.assign(text=[f"{row.kappa:.2f}\nn = {row.n:,}" for row in both.itertuples()])
+    told = both.assign(text=[f"{_kappa(row.kappa)}\nn = {row.n:,}" for row in both.itertuples()])
     texts = told.pivot(index="judge", columns="other", values="text").reindex(index=judges, columns=judges).fillna("")
     colours = sns.light_palette(look.palette()[0], as_cmap=True)
     sns.heatmap(
@@ -211,8 +212,12 @@ def agreement(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
 
 def agreement_alt(table: "pd.DataFrame") -> str:
     """The agreement of the judges in words."""
-    pairs = [f"{row.judge} and {row.other}: {row.kappa:.2f}, n = {row.n:,}" for row in table.itertuples()]
+    pairs = [f"{row.judge} and {row.other}: {_kappa(row.kappa)}, n = {row.n:,}" for row in table.itertuples()]
     return f"Cohen's kappa of pairs of judges. {'; '.join(pairs)}." if pairs else "There are no two judges to compare."
+
+
+def _kappa(kappa: float) -> str:
+    return "undefined" if math.isnan(kappa) else f"{kappa:.2f}"
 
 
 def _both_ways(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -303,8 +308,10 @@ def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | 
 def differences_alt(table: "pd.DataFrame") -> str:
     """What each N costs in words."""
     told = [
-        f"{row.measure} at N = {row.n_safety}: {row.estimate:+.1f} points ({row.low:+.1f} to {row.high:+.1f})"
+        f"{row.measure} at N = {row.n_safety}: {row.estimate:+.1f} points"
+        + ("" if math.isnan(row.low) else f" ({row.low:+.1f} to {row.high:+.1f})")
         for row in table.itertuples()
+        if not math.isnan(row.estimate)
     ]
     return f"Differences to the smallest N, above 0 is worse. {'; '.join(told)}." if told else "Nothing to compare."
 
