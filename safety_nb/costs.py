@@ -146,7 +146,7 @@ def sentences(costs: "pd.DataFrame", margin: float) -> list[str]:
         margin: As for `table`.
     """
     told = []
-    points = f"{100 * margin:g} points"
+    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     for measure, rows in costs.groupby("measure", sort=False):
         within, open_, beyond = (
             [row for row in rows.itertuples() if row.verdict == verdict and row.n]
