@@ -153,8 +153,7 @@ def test_settings_are_answered_each_for_itself_and_drawn_against_each_other(tmp_
     assert "With safety_form instruction: N = 30 safety" in text and "With safety_form question: No N tried" in text
     names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     assert {"settings_bad", "settings_near", "trade-off_safety_form-question"} <= names
-    (alt,) = [alt for alt in alts if alt.startswith("Line chart of requests answered")]
-    assert "instruction: 100 % at 0, 0 % at 30; question: 100 % at 0, 100 % at 30." in alt
+    assert any("instruction: 100 % at 0, 0 % at 30; question: 100 % at 0, 100 % at 30." in alt for alt in alts)
     rows = list(csv.DictReader((tmp_path / "tests.csv").open()))
     assert {row["safety_form"] for row in rows} == {"instruction", "question"}
 

@@ -161,7 +161,7 @@ def by_type(table: "pd.DataFrame", ax: "Axes | None" = None, metric: str = "refu
     ax.set_yticks(
         range(len(types)), [f"{look.drawn_name(name)}\n{look.n_text(rows[rows['type'] == name])}" for name in types]
     )
-    ax.set_ylim(len(types) - 0.5, -0.5)
+    ax.set_ylim(max(len(types), 1) - 0.5, -0.5)
     ax.set_xlabel(look.axis_name(metric))
     if metric in look.SHARES:
         look.percent_axis(ax.xaxis)
@@ -299,7 +299,7 @@ def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | 
     names = [f"{look.drawn_name(name)}\n{look.n_text(table[table['measure'] == name])}" for name in measures]
     ax.set_yticks(range(len(measures)), names)
     ax.set_ylim(max(len(measures), 1) - 0.5, -0.5)
-    ax.set_xlabel("Difference to the smallest N (points; right is worse)")
+    ax.set_xlabel("Points worse than at the smallest N")
     look.finish(ax, grid="x")
     look.legend_below(ax, columns=4) if measures else look.say(ax, "There is nothing to compare")
     return ax
