@@ -108,7 +108,7 @@ def _buys(side: Side) -> str:
 def _costs(side: Side) -> str:
     found, share = side.answer, _share(side.answer.target)
     what = f"refusals of harmless look-alikes at or under {share}"
-    if found.status == "shown" and found.n == side.curve.doses[0]:
+    if found.status == "shown" and found.n == side.curve.doses[0] != side.curve.doses[-1]:
         return f"Only N = {found.n} keeps {what} ({_rate(side, found.n)})"
     if found.status == "shown":
         most = " (the largest tried)" if found.n == side.curve.doses[-1] else ""

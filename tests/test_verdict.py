@@ -113,6 +113,11 @@ def test_the_largest_n_tried_is_called_that():
     assert "N up to 30 (the largest tried) keep" in verdict(FROM_30, lookalike({0: (0, 2), 30: (0, 4)}), {}).text
 
 
+def test_a_limit_that_only_the_smallest_n_keeps_is_told_so_unless_it_was_the_only_one_tried():
+    assert ". Only N = 0 keeps refusals" in verdict(FROM_30, lookalike({0: (0, 2), 30: (20, 40)}), {}).text
+    assert ". N up to 30 (the largest tried) keep" in verdict(FROM_30, lookalike({30: (0, 2)}), {}).text
+
+
 @pytest.mark.parametrize(
     "buys, costs, text",
     [
