@@ -72,7 +72,7 @@ def of_items(items: "pd.DataFrame", name: str, worse: int, bounds: tuple[float, 
 def wins(scores: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     """Scores to wins against the smallest N on the same prompt and seed: 1, 0, or a half for a tie."""
     first = scores[min(scores)]
-    return {n: np.where(np.isnan(first), np.nan, (np.sign(matrix - first) + 1) / 2) for n, matrix in scores.items()}
+    return {n: (np.sign(matrix - first) + 1) / 2 for n, matrix in scores.items()}
 
 
 def win_rates(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame":

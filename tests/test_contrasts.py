@@ -160,6 +160,8 @@ def test_agreement_of_judges_is_cohens_kappa_over_what_both_judged():
 def test_agreement_where_a_judge_says_one_thing_of_everything_has_no_kappa():
     (row,) = contrasts.agreement(two_judges([(True, True), (True, True)])).to_dict("records")
     assert math.isnan(row["kappa"]) and (row["same"], row["n"]) == (1.0, 2)
+    (row,) = contrasts.agreement(two_judges([(True, True), (False, True)])).to_dict("records")
+    assert math.isnan(row["kappa"]) and (row["same"], row["n"]) == (0.5, 2)
 
 
 def test_agreement_of_judges_that_share_no_answer_is_unknown():
