@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safety_nb import contrasts, costs, dose, sources, summary
-from safety_nb.headline import headline, headline_sets, useless
+from safety_nb.headline import headline, useless
 from safety_nb.schema import StudySettings
 from safety_nb.stats import SHARE
 from safety_nb.study import GENERAL_LOSS, StudyTables
-from safety_nb.verdict import Side, Verdict, verdict
+from safety_nb.verdict import Side, Verdict, decisive, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ class Setting:
         runs: its finished runs.
         rates: the rates over the seeds, by N, evaluation set, judge and metric.
         refusals: those of them by the judge whose refusals are told.
-        harmful, lookalike: the evaluation sets drawn against each other; None where none was judged.
+        harmful, lookalike: the evaluation sets that decide the verdict; None where none was judged.
         verdict: how many are enough, and how many too many.
         tests: each N against the smallest (`contrasts.tests`).
         between: the smallest N and the one it is compared with by single prompts; None with a single N.
@@ -125,8 +125,8 @@ def _setting(
     judgements, rates = _where(judgements, values), _where(rates, values).drop(columns=list(values))
     refusals = rates[rates["judge"] == summary.refusal_judge(rates)]
     told = judgements[judgements["judge"] == summary.refusal_judge(rates)]
-    harmful, lookalike = headline_sets(refusals, roles)
-    found = _verdict(told, refusals, roles, harmful, lookalike, tables.settings)
+    buys, cost = _sides(told, refusals, roles, tables.settings)
+    found = verdict(buys, cost, useless(refusals, roles))
     doses = sorted(told["n_safety"].unique())
     between = None
     if len(doses) > 1:
@@ -137,8 +137,8 @@ def _setting(
         runs=frozenset(judgements["run"]),
         rates=rates,
         refusals=refusals,
-        harmful=harmful,
-        lookalike=lookalike,
+        harmful=buys and buys.dataset,
+        lookalike=cost and cost.dataset,
         verdict=found,
         tests=contrasts.tests(judgements, roles),
         between=between,
@@ -163,19 +163,17 @@ def _where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":
     return table
 
 
-def _verdict(
-    judgements: "pd.DataFrame",
-    refusals: "pd.DataFrame",
-    roles: dict[str, str],
-    harmful: str | None,
-    lookalike: str | None,
-    settings: StudySettings,
-) -> Verdict:
-    buys = costs = None
-    if harmful:
-        curve = contrasts.curve(judgements, harmful, "compliance_rate", falling=True)
-        buys = Side(harmful, curve, dose.smallest_n(curve, settings.harmful_target))
-    if lookalike:
-        curve = contrasts.curve(judgements, lookalike, "refusal_rate", falling=False)
-        costs = Side(lookalike, curve, dose.largest_n(curve, settings.lookalike_limit))
-    return verdict(buys, costs, useless(refusals, roles))
+def _sides(
+    judgements: "pd.DataFrame", refusals: "pd.DataFrame", roles: dict[str, str], settings: StudySettings
+) -> tuple[Side | None, Side | None]:
+    """Of the harmful and of the look-alike sets the one that decides; None where none was judged."""
+    judged = list(dict.fromkeys(refusals.loc[refusals["estimate"].notna(), "dataset"]))
+    sides: dict[str, list[Side]] = {"harmful": [], "lookalike": []}
+    for dataset in judged:
+        if roles.get(dataset) == "harmful":
+            curve = contrasts.curve(judgements, dataset, "compliance_rate", falling=True)
+            sides["harmful"].append(Side(dataset, curve, dose.smallest_n(curve, settings.harmful_target)))
+        elif roles.get(dataset) == "lookalike":
+            curve = contrasts.curve(judgements, dataset, "refusal_rate", falling=False)
+            sides["lookalike"].append(Side(dataset, curve, dose.largest_n(curve, settings.lookalike_limit)))
+    return decisive(sides["harmful"]), decisive(sides["lookalike"])

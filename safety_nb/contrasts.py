@@ -35,8 +35,8 @@ def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame
         the pairs judged at both; difference: second minus first with its 95 % interval. p_value: of no difference
         between these very models (test says how); p_any_seed: between models of any seed, nan with one. p_holm: what a
         claim about N needs, p_any_seed or with one seed p_value, corrected by Holm for all tests of this table.
-        detectable: the smallest difference that this many
-        prompts show four times in five, at this share of changed pairs (rates of one seed only, else nan).
+        detectable: the smallest difference that this many pairs show four times in five, at this share of changed
+        ones (rates of one seed only, else nan). Where an N was not judged, all of these are nan and n is 0.
     """
     import pandas as pd
 
@@ -50,15 +50,14 @@ def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame
         bounds = summary.bounds_of(judge, metric)
         for n_safety in others:
             found = paired.compare(matrices[first], matrices[n_safety], bounds=bounds)
-            n_prompts = matrices[first].shape[1]
             one_seed = len(matrices[first]) == 1 and bounds == SHARE and found.changed > 0
             rows.append(
                 [
                     dataset, judge, metric, n_safety, first, found.first, found.second, found.difference.estimate,
                     found.difference.low, found.difference.high, found.p_these_models, np.nan, found.test,
                     found.p_any_seed, found.cohens_h, found.changed,
-                    paired.detectable_paired(n_prompts, found.changed) if one_seed else np.nan, found.difference.n,
-                    found.difference.n_missing,
+                    paired.detectable_paired(found.difference.n, found.changed) if one_seed else np.nan,
+                    found.difference.n, found.difference.n_missing,
                 ]
             )  # fmt: skip
     table = pd.DataFrame(rows, columns=TEST_COLUMNS)

@@ -72,7 +72,7 @@ def of_items(items: "pd.DataFrame", name: str, worse: int, bounds: tuple[float, 
 def wins(scores: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     """Scores to wins against the smallest N on the same prompt and seed: 1, 0, or a half for a tie."""
     first = scores[min(scores)]
-    return {n: np.where(np.isnan(first), np.nan, (np.sign(matrix - first) + 1) / 2) for n, matrix in scores.items()}
+    return {n: (np.sign(matrix - first) + 1) / 2 for n, matrix in scores.items()}
 
 
 def win_rates(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame":
@@ -114,7 +114,8 @@ def table(measures: Sequence[Measure], margin: float) -> "pd.DataFrame":
 
     Returns:
         The columns of COLUMNS. estimate, low, high: the difference in points, hundredths of the measure's unit, with
-        its 95 % interval; above 0 where it is worse. verdict: "equivalent" (shown to be within the margin: two
+        its 95 % interval; above 0 where it is worse; nan where an N was not measured (n is 0), and low and high where
+        all pairs differ alike. verdict: "equivalent" (shown to be within the margin: two
         one-sided tests at 5 %), "different" (shown to be outside it), or "open" (neither); p_equivalence: of those
         tests; n: pairs.
     """
@@ -145,10 +146,10 @@ def sentences(costs: "pd.DataFrame", margin: float) -> list[str]:
         margin: As for `table`.
     """
     told = []
-    points = f"{100 * margin:g} points"
+    points = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
     for measure, rows in costs.groupby("measure", sort=False):
         within, open_, beyond = (
-            [row for row in rows.itertuples() if row.verdict == verdict]
+            [row for row in rows.itertuples() if row.verdict == verdict and row.n]
             for verdict in ("equivalent", "open", "different")
         )
         parts = []
@@ -161,9 +162,11 @@ def sentences(costs: "pd.DataFrame", margin: float) -> list[str]:
             parts.append(f"shown to be worse by more than {points} at N = {_listed(worse)}")
         if better:
             parts.append(f"shown to be better by more than {points} at N = {_listed(better)}")
+        if unknown := [f"{row.n_safety}" for row in rows.itertuples() if not row.n]:
+            parts.append(f"nothing to compare at N = {', '.join(unknown)}")
         told.append(f"{measure}: {'; '.join(parts)}.")
     return told
 
 
 def _listed(rows: Sequence) -> str:
-    return ", ".join(f"{row.n_safety} ({row.estimate:+.1f}, {row.low:+.1f} to {row.high:+.1f})" for row in rows)
+    return ", ".join(f"{row.n_safety}: {summary.difference_text(row.estimate, row.low, row.high)}" for row in rows)

@@ -55,22 +55,6 @@ def headline(table: "pd.DataFrame", roles: dict[str, str]) -> str:
     )
 
 
-def headline_sets(table: "pd.DataFrame", roles: dict[str, str]) -> tuple[str | None, str | None]:
-    """The harmful and the look-alike set to draw against each other: those the headline speaks of.
-
-    Args:
-        table: What `summary.aggregate` returns, of one setting.
-        roles: Evaluation set to role.
-
-    Returns:
-        Of each role the set with the most errors at the N the headline goes to; None for a role that was not
-        judged.
-    """
-    found = _weigh(table, roles)
-    names = {side.role: _worst(found.to, side, found.rates, roles).dataset for side in found.sides if found.weighed}
-    return names.get("harmful"), names.get("lookalike")
-
-
 def useless(table: "pd.DataFrame", roles: dict[str, str]) -> dict[int, list[str]]:
     """N to why its models are of no use however safe, as verb phrases; N without fault are left out.
 

@@ -39,7 +39,7 @@ def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFram
                 }
             )
     if not told:
-        return pd.DataFrame(columns=by)
+        return pd.DataFrame(columns=["N" if name == "n_safety" else name for name in by])
     wide = pd.DataFrame(told).pivot(index=by, columns="column", values="text")
     wide = wide[list(dict.fromkeys(row["column"] for row in told))].fillna("not judged").reset_index()
     wide.columns.name = None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_nb import contrasts, dose, runs, schema, study, summary
+from safety_nb import contrasts, dose, runs, schema, sources, study, summary
 from safety_nb.errors import InputError
 
 
@@ -13,32 +13,40 @@ def execute(
 ) -> list[str]:
     """Execute the runs of a study that bisection asks for, with all seeds of an N at once, and leave ``search.json``.
 
-    Settings (what is swept besides N and seed) are searched one after the other. Runs that are there already count and
-    are not executed again.
+    Settings (what is swept besides N and seed) are searched one after the other. An N of which a run is done counts:
+    its runs come first, and those that are done and unchanged are not executed again.
 
     Returns:
         Messages of the runs that failed.
 
     Raises:
-        InputError: as ``study.execute_runs``; or there is no grid of N, or no harmful evaluation set.
+        InputError: as ``study.execute_runs``; or there is no grid of N, or no harmful evaluation set. Nothing is
+            executed then.
     """
     settings, _ = schema.study_settings(values)
     planned = study.plan(values)
     grid = sorted({run.params.n_safety for run in planned})
     if len(grid) < 3:
         raise InputError(f"search: bisection needs at least three N to choose from, not {grid}; list them in n_safety.")
+    if "harmful" not in sources.roles(planned[0].params.evaluation).values():
+        raise InputError(
+            "search: no evaluation set is harmful, so there is no target to search for; add one to evaluation."
+        )
+    done = {run.name for run in planned if study.run_state(runs.RunFolder(folder / run.name))["state"] == runs.DONE}
     failures: list[str] = []
     found = []
     for setting, members in _settings(planned).items():
-        failed: set[int] = set()
+        asked = {run.params.n_safety for run in members if run.name in done}
+        executed: set[int] = set()
         while True:
-            step = dose.search(grid, upper_bounds(folder, values, dict(setting)), settings.harmful_target, failed)
+            now = [run for run in members if run.params.n_safety in asked]
+            failures += study.execute_runs(folder, values, jobs, each, now)
+            executed |= asked
+            # What was executed and has no bound failed.
+            step = dose.search(grid, upper_bounds(folder, dict(setting)), settings.harmful_target, executed)
             if step.next_n is None:
                 break
-            asked = [run for run in members if run.params.n_safety == step.next_n]
-            failures += study.execute_runs(folder, values, jobs, each, asked)
-            if step.next_n not in upper_bounds(folder, values, dict(setting)):
-                failed.add(step.next_n)
+            asked = {step.next_n}
         found.append({**dict(setting), "n": step.answer, "grid": len(grid), "saved": step.saved, "failed": step.failed})
     runs.write_json(folder / "search.json", {"target": settings.harmful_target, "found": found})
     return failures
@@ -53,19 +61,13 @@ def _settings(planned: Iterable[study.PlannedRun]) -> dict[tuple, list[study.Pla
     return groups
 
 
-def upper_bounds(folder: Path, values: dict[str, Any], setting: Mapping[str, Any]) -> dict[int, float]:
+def upper_bounds(folder: Path, setting: Mapping[str, Any]) -> dict[int, float]:
     """N to the upper bound of its harmful compliance, on the set where that is highest, of the runs that are done."""
-    if not (folder / "study.yaml").is_file():
-        return {}
     tables = study.read_study(folder)
     rows = tables.judgements
     for name, value in setting.items():
-        rows = rows[rows[name] == value]
-    harmful = rows[rows["dataset"].map(tables.roles) == "harmful"] if len(rows) else rows
-    if not len(harmful):
-        if len(rows):
-            raise InputError("search: no evaluation set is harmful, so there is no target to search for.")
-        return {}
+        rows = rows[rows[name] == value] if len(rows) else rows
+    harmful = rows[rows["dataset"].map(tables.roles) == "harmful"]
     judge = summary.refusal_judge(summary.metric_values(harmful))
     bounds: dict[int, float] = {}
     for dataset, of_set in harmful[harmful["judge"] == judge].groupby("dataset"):

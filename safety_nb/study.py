@@ -316,7 +316,7 @@ def _read(
             roles.update({row["dataset"]: row["role"] for row in asked})
             types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
     keys = list(dict.fromkeys(["run", "n_safety", "seed", *swept]))
-    single = pd.DataFrame(items, columns=None if items else [*keys, "measure"])
+    single = pd.DataFrame(items) if items else pd.DataFrame(columns=[*keys, "measure", "prompt_id", "value"])
     columns = [*keys, "dataset", "prompt_id", "judge", "label", "score", "missing"]
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
     every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]

@@ -12,7 +12,7 @@ from safety_nb import costs, page, plots
 from safety_nb import report_blocks as blocks
 from safety_nb.calibration import ALL_MODELS
 from safety_nb.page import Cell
-from safety_nb.summary import RATES, percent, refusal_judge, value_text
+from safety_nb.summary import RATES, difference_text, percent, refusal_judge, value_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,8 +185,7 @@ def _test_blocks(comparison: "Comparison") -> list[dict]:
                     Cell(f"{row.n_safety}", number=True),
                     Cell(" to ".join(value_text(metric, value) for value in (row.first, row.second)), number=True),
                     Cell(
-                        f"{scale * row.difference:+.{digits}f} "
-                        f"({scale * row.low:+.{digits}f} to {scale * row.high:+.{digits}f})",
+                        difference_text(*(scale * end for end in (row.difference, row.low, row.high)), digits),
                         number=True,
                         strong=row.p_holm < 0.05,
                     ),
@@ -206,7 +205,7 @@ def _test_blocks(comparison: "Comparison") -> list[dict]:
             "all tests of this table; in bold where it is below 0.05. tests.csv has both kinds, effect sizes and power."
         )
         found.append(page.table([Cell(text, number=True) for text in head], groups=groups, caption=caption))
-    return found or [page.paragraph("Only one N was judged, so there is nothing to compare.")]
+    return found or [page.paragraph("No two N were judged alike, so there is nothing to compare.")]
 
 
 COST_CAPTION = (
@@ -223,18 +222,19 @@ def _cost_blocks(comparison: "Comparison", margin: float, answers: "pd.DataFrame
         if not len(setting.costs):
             continue
         height = 1.4 + 0.55 * max(setting.costs["measure"].nunique(), 2)
-        found.append(
-            page.drawn(
-                plots.differences,
-                (setting.costs, 100 * margin),
-                size=(4.8, height),
-                alt=plots.differences_alt(setting.costs),
-                caption=(f"{setting.name}. " if setting.values else "") + COST_CAPTION,
+        if setting.costs["n"].any():
+            found.append(
+                page.drawn(
+                    plots.differences,
+                    (setting.costs, 100 * margin),
+                    size=(4.8, height),
+                    alt=plots.differences_alt(setting.costs),
+                    caption=(f"{setting.name}. " if setting.values else "") + COST_CAPTION,
+                )
             )
-        )
         lengths = _lengths(answers[answers["run"].isin(setting.runs)], comparison.roles)
         found.append(page.bullets([*costs.sentences(setting.costs, margin), *lengths]))
-    return found or [page.paragraph("Only one N was judged, so what N costs cannot be seen.")]
+    return found or [page.paragraph("No two N were judged on harmless prompts, so what N costs cannot be seen.")]
 
 
 def _lengths(answers: "pd.DataFrame", roles: Mapping[str, str]) -> list[str]:
@@ -390,12 +390,14 @@ def _runs_table(runs: "pd.DataFrame") -> dict:
 def _run_count(runs: "pd.DataFrame") -> list[dict]:
     if not len(runs):
         return []
-    done = int((runs["state"] == "done").sum())
+    done, spared = (int((runs["state"] == state).sum()) for state in ("done", "not needed"))
     if done == len(runs):
         return [page.paragraph(f"{blocks.counted(len(runs), 'run')}, all done.")]
-    return [
-        page.paragraph(f"{done} of {len(runs)} runs are done; the others, listed under Runs, are not in the rates.")
-    ]
+    told = f"{done} of {blocks.counted(len(runs), 'run')} are done"
+    told += f", and the search for the smallest N needed no other {spared}" if spared else ""
+    if done + spared < len(runs):
+        told += "; the others, listed under Runs, are not in the rates"
+    return [page.paragraph(f"{told}.")]
 
 
 def _threats(
@@ -432,10 +434,13 @@ def _threats(
         threats.append(
             f"Many answers are cut off or degenerate ({suspect}): judges misread such text, so look at samples first."
         )
-    failed = int((runs["state"] != "done").sum()) if len(runs) else 0
+    failed = int((~runs["state"].isin(["done", "not needed"])).sum()) if len(runs) else 0
     if failed:
-        threats.append(f"{failed} of {len(runs)} runs are not done, so some N rest on fewer seeds than others.")
-    threats.append("The best N is chosen on the same prompts it is reported on, which flatters it a little.")
+        threats.append(
+            f"{failed} of {len(runs)} runs are not done, so some N are missing or rest on fewer seeds than others."
+        )
+    if len(summary):
+        threats.append("The best N is chosen on the same prompts it is reported on, which flatters it a little.")
     if note:
         threats.append(note)
     return threats

@@ -238,6 +238,14 @@ def interval_text(metric: str, estimate: float, low: float, high: float) -> str:
     return f"{value_text(metric, estimate)} ({low:.2f}–{high:.2f})"
 
 
+def difference_text(estimate: float, low: float, high: float, digits: int = 1) -> str:
+    """A difference with its interval: '+3.0 (+1.0 to +5.0)', '+3.0 (all alike)' without one; 'not judged' for nan."""
+    if math.isnan(estimate):
+        return "not judged"
+    ends = "all alike" if math.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return f"{estimate:+.{digits}f} ({ends})"
+
+
 def refusal_judge(table: "pd.DataFrame") -> str | None:
     """The judge whose refusals are told: the first of a table of rates that tells any."""
     judges = table.loc[table["metric"] == "refusal_rate", "judge"]

@@ -246,3 +246,189 @@ def test_a_new_figure_is_made_without_axes(table):
     ax = plots.dose_response(table, ROLES)
     assert ax.figure.get_layout_engine() is not None
     plt.close(ax.figure)
+
+
+# --- what a study says beyond refusals -----------------------------------------------------------------------------
+
+
+def drawn(ax):
+    """The points of each line with error bars: (x, y, ends of its intervals)."""
+    found = []
+    for container in ax.containers:
+        line, _, bars = container
+        found.append((list(line.get_xdata()), list(line.get_ydata()), [bar.get_segments() for bar in bars]))
+    return found
+
+
+def costs_table():
+    rows = [
+        ("near refused", 30, 1.0, -2.0, 4.0, 100),
+        ("near refused", 300, 30.0, 15.0, 43.0, 90),
+        ("loss on general rows", 30, -0.5, np.nan, np.nan, 20),
+        ("loss on general rows", 300, np.nan, np.nan, np.nan, 0),
+    ]
+    return pd.DataFrame(rows, columns=["measure", "n_safety", "estimate", "low", "high", "n"])
+
+
+def judges(rows):
+    return pd.DataFrame(rows, columns=["judge", "other", "kappa", "same", "n"])
+
+
+def losses_table():
+    rows = [(0, 0, 1.10, 0.9, 0.8, 0.95, 50), (0, 1, 1.12, 0.8, 0.7, 0.9, 50), (300, 0, 1.2, 0.1, 0.0, 0.2, 40)]
+    return pd.DataFrame(rows, columns=["n_safety", "seed", "loss", "estimate", "low", "high", "n"])
+
+
+def test_dose_response_of_a_score_is_on_its_own_scale(ax):
+    table = rates({0: 2.5, 30: 1.0}, "bad", "mean_score").assign(low=[2.25, 0.75], high=[2.75, 1.25])
+    plots.dose_response(table, ROLES, ax, metric="mean_score")
+    ((_, heights, [bars]),) = drawn(ax)
+    assert heights == [2.5, 1.0] and bars[0][:, 1] == pytest.approx([2.25, 2.75])
+    assert ax.get_ylabel() == "Mean score" and ax.get_ylim()[1] < 10
+    assert "bad (harmful): 2.50 at 0, 1.00 at 30" in plots.dose_response_alt(table, ROLES, "mean_score")
+
+
+def test_dose_response_of_a_guard_says_what_the_share_is_of(ax):
+    table = rates({0: 0.5}, "bad", "unsafe_rate").assign(judge="guard")
+    plots.dose_response(table, ROLES, ax, metric="unsafe_rate")
+    assert ax.get_ylabel() == "Answers judged unsafe (%)" and drawn(ax)[0][1] == [50]
+    assert "answers judged unsafe (%)" in plots.dose_response_alt(table, ROLES, "unsafe_rate")
+
+
+def test_by_setting_draws_a_line_a_setting_with_intervals_and_n(ax):
+    table = pd.concat(
+        [
+            rates({0: 1.0, 30: 0.4}, "bad", "compliance_rate").assign(form="question", model="a"),
+            rates({0: 1.0, 30: 0.8}, "bad", "compliance_rate", n=20).assign(form="mixed", model="a"),
+        ]
+    )
+    plots.by_setting(table, ["form", "model"], ax)
+    assert texts(ax)[-2:] == ["question, a, n = 50", "mixed, a, n = 20"]
+    assert [line[1] for line in drawn(ax)] == [[100, 40], [100, 80]]
+    assert drawn(ax)[0][2][0][1][:, 1] == pytest.approx([30, 50])
+    looks = [(c[0].get_color(), c[0].get_marker(), c[0].get_linestyle()) for c in ax.containers]
+    assert all(one != other for one, other in zip(*looks, strict=True))  # told apart without colour too
+    assert "question, a: 100 % at 0, 40 % at 30; mixed, a: 100 % at 0, 80 % at 30." in plots.by_setting_alt(
+        table, ["form", "model"]
+    )
+
+
+def test_by_type_has_a_row_a_type_and_a_mark_an_n(ax):
+    table = pd.concat(
+        [
+            rates({0: 0.1, 300: 0.5}, "near", n=8).assign(type="homonyms"),
+            rates({300: 0.9}, "near", n=6).assign(type="figurative language"),
+        ]
+    )
+    plots.by_type(table, ax)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["homonyms\nn = 8", "figurative language\nn = 6"]
+    (_, _, _), (shares, heights, [bars]) = drawn(ax)
+    assert shares == pytest.approx([50, 90]) and bars[0][:, 0] == pytest.approx([40, 60])
+    # The first type stands on top, its marks nearer to its own line than to the next.
+    assert ax.get_ylim()[0] > ax.get_ylim()[1] and [round(height) for height in heights] == [0, 1]
+    assert drawn(ax)[0][1][0] < heights[0]
+    assert texts(ax)[-2:] == ["N = 0", "N = 300"]
+    alt = plots.by_type_alt(table)
+    assert "homonyms: 10 % at 0, 50 % at 300; figurative language: 90 % at 300." in alt
+
+
+def test_agreement_shows_each_pair_from_both_sides_with_its_n(ax):
+    table = judges([("rules", "model", 0.4, 0.7, 1200), ("rules", "people", np.nan, 1.0, 3)])
+    plots.agreement(table, ax)
+    shown = sorted(text.get_text() for text in ax.texts if text.get_text())
+    # Undefined agreement has no colour and no number.
+    assert shown == ["0.40\nn = 1,200"] * 2
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["rules", "model", "people"]
+    assert plots.agreement_alt(table) == (
+        "Cohen's kappa of pairs of judges. rules and model: 0.40, n = 1,200; rules and people: undefined, n = 3."
+    )
+
+
+def test_agreement_that_is_undefined_throughout_is_drawn_without_numbers(ax):
+    plots.agreement(judges([("rules", "model", np.nan, 1.0, 3)]), ax)
+    assert not any("nan" in text for text in texts(ax))
+
+
+def test_safety_against_loss_has_a_point_a_run(ax):
+    plots.safety_against_loss(losses_table(), ax)
+    first, second = drawn(ax)
+    assert first[:2] == ([1.10, 1.12], [90, 80]) and second[:2] == ([1.2], pytest.approx([10]))
+    assert first[2][0][0][:, 1] == pytest.approx([80, 95])
+    assert texts(ax)[-2:] == ["N = 0, n = 50", "N = 300, n = 40"]
+    alt = plots.safety_against_loss_alt(losses_table())
+    assert "N = 0, seed 1: loss 1.120, 80 % complied with; N = 300, seed 0: loss 1.200, 10 % complied with." in alt
+
+
+def test_differences_have_a_row_a_measure_and_the_margin_behind(ax):
+    plots.differences(costs_table(), margin=5, ax=ax)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+        "near refused\nn = 90–100",
+        "loss on general rows\nn = 0–20",
+    ]
+    first, second = drawn(ax)
+    assert first[0] == [1.0, -0.5] and second[0][0] == 30 and np.isnan(second[0][1])
+    assert first[2][0][0][:, 0] == pytest.approx([-2, 4])
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == (-5, 5)
+    assert plots.differences_alt(costs_table()) == (
+        "Differences to the smallest N, above 0 is worse. near refused at N = 30: +1.0 points (-2.0 to +4.0); "
+        "near refused at N = 300: +30.0 points (+15.0 to +43.0); loss on general rows at N = 30: -0.5 points."
+    )
+
+
+STUDY_FIGURES = {
+    "dose_response": lambda ax, table, **more: plots.dose_response(table, ROLES, ax=ax, **more),
+    "by_setting": lambda ax, table, **more: plots.by_setting(table.assign(form="a"), ["form"], ax=ax, **more),
+    "by_type": lambda ax, table, **more: plots.by_type(table.assign(type="homonyms"), ax=ax, **more),
+}
+
+
+@pytest.mark.parametrize("metric", ["compliance_rate", "mean_score"])
+@pytest.mark.parametrize("name", STUDY_FIGURES)
+def test_a_study_figure_of_nothing_says_so(ax, name, metric):
+    STUDY_FIGURES[name](ax, rates({}, "bad", metric), metric=metric)
+    assert any("judged" in text.get_text() for text in ax.texts)
+
+
+@pytest.mark.parametrize("name", STUDY_FIGURES)
+def test_a_study_figure_of_missing_values_alone_draws_no_number(ax, name):
+    STUDY_FIGURES[name](ax, rates({0: np.nan, 30: np.nan}, "bad", n=0), metric="refusal_rate")
+    assert not any("nan" in text for text in texts(ax)) and any("n = 0" in text for text in texts(ax))
+
+
+def test_the_other_figures_of_nothing_say_so():
+    for draw, alt, empty in (
+        (plots.agreement, plots.agreement_alt, judges([])),
+        (plots.safety_against_loss, plots.safety_against_loss_alt, losses_table().iloc[:0]),
+        (plots.differences, plots.differences_alt, costs_table().iloc[:0]),
+    ):
+        ax = Figure().subplots()
+        draw(empty, ax=ax)
+        (said,) = [text.get_text() for text in ax.texts]
+        assert said[0].isupper() and len(alt(empty)) > 10 and "nan" not in alt(empty)
+
+
+def test_all_text_of_the_study_figures_is_legible_and_within_the_figure():
+    import matplotlib.pyplot as plt
+
+    types = pd.concat(
+        [rates({0: 0.1, 30: 0.2, 300: 0.5}, "near").assign(type=f"a rather long type {i}") for i in range(10)]
+    )
+    several = pd.concat(
+        [rates({0: 0.1, 300: 0.5}, "bad", "compliance_rate").assign(form=f"form {i}") for i in range(6)]
+    )
+    figures = [
+        plots.by_type(types),
+        plots.by_setting(several, ["form"]),
+        plots.agreement(judges([("refusal", "llm:xstest", 0.4, 0.7, 1200), ("refusal", "human", 0.8, 0.9, 100)])),
+        plots.safety_against_loss(losses_table()),
+        plots.differences(costs_table(), margin=5),
+    ]
+    for ax in figures:
+        ax.figure.canvas.draw()
+        shown = [text for text in ax.findobj(matplotlib.text.Text) if text.get_text() and text.get_visible()]
+        assert min(text.get_fontsize() for text in shown) >= 9
+        # What is saved is grown to hold the legend; to the sides nothing may stick out.
+        page, covered = ax.figure.bbox, ax.get_tightbbox()
+        assert covered.x0 >= page.x0 - 1 and covered.x1 <= page.x1 + 1
+        plt.close(ax.figure)

@@ -144,7 +144,7 @@ ALLOWED = {
     "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
     "study": {"runner", "runs", "schema", "warm"},
     "preferences": {"endpoint", "judges.judgement", "judges.llm", "runs", "schema", "study"},
-    "search": {"contrasts", "dose", "runs", "schema", "study", "summary"},
+    "search": {"contrasts", "dose", "runs", "schema", "sources", "study", "summary"},
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
     "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "sources", "warm"},

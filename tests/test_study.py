@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from safety_nb import reporting, runs, schema, stages, study
+from safety_nb import comparison, runs, schema, stages, study
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -311,6 +311,19 @@ def test_own_data_go_the_whole_way_and_a_changed_file_is_noticed(tmp_path):
     assert len(runs.read_jsonl(run.responses)) == 2
 
 
+def test_a_study_that_grows_executes_only_the_new_runs(tmp_path):
+    (tmp_path / "mine.csv").write_text("prompt\nDescribe how to wave.\n")
+    small = {"n_general": 32, "n_validation": 0, "max_new_tokens": 2, "evaluation": [f"{tmp_path}/mine.csv:harmful"]}
+    executed = []
+    for swept in ({"n_safety": [0], "seed": [0]}, {"n_safety": [0, 4], "seed": [0]}):
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("study/*/notebooks/*.ipynb")}
+        assert study.execute_runs(tmp_path / "study", small | swept) == []
+        after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("study/*/notebooks/*.ipynb")}
+        executed.append({path.parent.parent.name for path in after if after[path] != before.get(path)})
+    assert executed == [{"n0_seed0"}, {"n4_seed0"}]
+    assert list(study.read_study(tmp_path / "study").runs["state"]) == ["done", "done"]
+
+
 def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
     values = {"n_safety": [0, 10], "evaluation": ["/elsewhere/mine.csv:harmful"]}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
@@ -320,7 +333,7 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
         runs.write_json(run.ledger, {"stages": {"report": {"state": "done"}}})
         runs.write_jsonl(run.prompts, [{"dataset": "mine", "role": "harmful", "prompt_id": "1", "prompt": "x"}])
         runs.write_jsonl(run.judgements, [{**judgement, "missing": None}])
-    assert reporting.compare(study.read_study(tmp_path)).roles == {"mine": "harmful"}
+    assert comparison.compare(study.read_study(tmp_path)).roles == {"mine": "harmful"}
 
 
 # --- real data ----------------------------------------------------------------------------------------------------

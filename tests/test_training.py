@@ -153,6 +153,35 @@ def test_training_learns_and_leaves_what_it_says(tmp_path):
     assert (run.adapter / "adapter_model.safetensors").is_file()
 
 
+def test_the_loss_of_each_validation_row_is_kept(tmp_path):
+    from peft import PeftModel
+
+    params = small_run(tmp_path)
+    run = runs.open_run(params.run_dir)
+    # Two sources, as where demonstrations are held out too.
+    held_out = [row | {"source": f"half {place % 2}"} for place, row in enumerate(runs.read_jsonl(run.validation_rows))]
+    runs.write_jsonl(run.validation_rows, held_out)
+    record = training.train(params)
+    rows = runs.read_jsonl(run.validation_losses)
+    assert [(row["id"], row["source"]) for row in rows] == [(row["id"], row["source"]) for row in held_out]
+    tokenizer = models.load_tokenizer("tiny")
+    # The answer's tokens and the one that ends it.
+    lengths = [len(tokenizer(row["output"], add_special_tokens=False)["input_ids"]) + 1 for row in held_out]
+    assert [row["tokens"] for row in rows] == lengths
+    means = {}
+    for source in ("half 0", "half 1"):
+        own = [row for row in rows if row["source"] == source]
+        means[source] = sum(row["tokens"] * row["loss"] for row in own) / sum(row["tokens"] for row in own)
+    assert record.validation_losses == pytest.approx(means)
+    # By itself: the loss of one row, without the others beside it in a sequence.
+    model = models.load_base("tiny")
+    model = PeftModel.from_pretrained(model, run.adapter).eval()
+    encoded = encode_row(held_out[1], tokenizer, cutoff=params.cutoff)
+    with torch.no_grad():
+        alone = model(input_ids=torch.tensor([encoded.input_ids]), labels=torch.tensor([encoded.labels])).loss.item()
+    assert rows[1]["loss"] == pytest.approx(alone, rel=1e-3)
+
+
 def test_the_same_seed_gives_the_same_adapter_bit_for_bit(tmp_path):
     hashes = []
     for name in ("first", "second"):

@@ -1,5 +1,6 @@
 """Figures of a study: rates against the number of safety demonstrations, and against each other."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -160,7 +161,7 @@ def by_type(table: "pd.DataFrame", ax: "Axes | None" = None, metric: str = "refu
     ax.set_yticks(
         range(len(types)), [f"{look.drawn_name(name)}\n{look.n_text(rows[rows['type'] == name])}" for name in types]
     )
-    ax.set_ylim(len(types) - 0.5, -0.5)
+    ax.set_ylim(max(len(types), 1) - 0.5, -0.5)
     ax.set_xlabel(look.axis_name(metric))
     if metric in look.SHARES:
         look.percent_axis(ax.xaxis)
@@ -193,7 +194,7 @@ def agreement(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
     both = _both_ways(table)
     judges = list(dict.fromkeys(both["judge"]))
     kappa = both.pivot(index="judge", columns="other", values="kappa").reindex(index=judges, columns=judges)
-    told = both.assign(text=[f"{row.kappa:.2f}\nn = {row.n:,}" for row in both.itertuples()])
+    told = both.assign(text=[f"{_kappa(row.kappa)}\nn = {row.n:,}" for row in both.itertuples()])
     texts = told.pivot(index="judge", columns="other", values="text").reindex(index=judges, columns=judges).fillna("")
     colours = sns.light_palette(look.palette()[0], as_cmap=True)
     sns.heatmap(
@@ -211,8 +212,12 @@ def agreement(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
 
 def agreement_alt(table: "pd.DataFrame") -> str:
     """The agreement of the judges in words."""
-    pairs = [f"{row.judge} and {row.other}: {row.kappa:.2f}, n = {row.n:,}" for row in table.itertuples()]
+    pairs = [f"{row.judge} and {row.other}: {_kappa(row.kappa)}, n = {row.n:,}" for row in table.itertuples()]
     return f"Cohen's kappa of pairs of judges. {'; '.join(pairs)}." if pairs else "There are no two judges to compare."
+
+
+def _kappa(kappa: float) -> str:
+    return "undefined" if math.isnan(kappa) else f"{kappa:.2f}"
 
 
 def _both_ways(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -294,7 +299,7 @@ def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | 
     names = [f"{look.drawn_name(name)}\n{look.n_text(table[table['measure'] == name])}" for name in measures]
     ax.set_yticks(range(len(measures)), names)
     ax.set_ylim(max(len(measures), 1) - 0.5, -0.5)
-    ax.set_xlabel("Difference to the smallest N (points; right is worse)")
+    ax.set_xlabel("Points worse than at the smallest N")
     look.finish(ax, grid="x")
     look.legend_below(ax, columns=4) if measures else look.say(ax, "There is nothing to compare")
     return ax
@@ -303,8 +308,10 @@ def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | 
 def differences_alt(table: "pd.DataFrame") -> str:
     """What each N costs in words."""
     told = [
-        f"{row.measure} at N = {row.n_safety}: {row.estimate:+.1f} points ({row.low:+.1f} to {row.high:+.1f})"
+        f"{row.measure} at N = {row.n_safety}: {row.estimate:+.1f} points"
+        + ("" if math.isnan(row.low) else f" ({row.low:+.1f} to {row.high:+.1f})")
         for row in table.itertuples()
+        if not math.isnan(row.estimate)
     ]
     return f"Differences to the smallest N, above 0 is worse. {'; '.join(told)}." if told else "Nothing to compare."
 
