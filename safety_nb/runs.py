@@ -94,6 +94,10 @@ class RunFolder:
         return self.root / "judgements.jsonl"
 
     @property
+    def capabilities(self) -> Path:
+        return self.root / "capabilities"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.csv"
 
