@@ -311,6 +311,43 @@ def calibrate(
 
 
 @app.command()
+def capabilities(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or of a study.", metavar="DIR")],
+    set_: Assignments = None,
+) -> None:
+    """Measure what a run's model, or that of every finished run of a study, still knows and can do."""
+    from safety_nb import capabilities as measuring
+    from safety_nb import runner, runs, schema, warm
+    from safety_nb import study as studies
+
+    values = assigned({}, set_ or [])
+    if "run_dir" in values:
+        raise InputError("run_dir: the run is named by DIR; leave run_dir out.")
+    if values.get("tasks_dir"):
+        values["tasks_dir"] = str(Path(values["tasks_dir"]).expanduser().absolute())
+    params = schema.validate(schema.CapabilityParams, values)
+    is_study = (folder / "study.yaml").is_file()
+    folders = studies.finished_runs(folder) if is_study else [runs.RunFolder(folder)]
+    if not folders:
+        raise InputError(f"No run of {folder} is done; `safety-nb status {folder}` says why.")
+    for run in folders:
+        measuring.check(run)
+    measuring.check_tasks(params)
+    failures = 0
+    with _executing(), warm.kernels() if len(folders) > 1 else contextlib.nullcontext():
+        for run in folders:
+            try:
+                runner.execute_beside(run, "capabilities", params.model_dump(exclude={"run_dir"}))
+            except runner.NotebookFailed as error:
+                failures += 1
+                _say_error(str(error))
+            else:
+                typer.echo(f"{run.root}\n{measuring.finding(measuring.results(run))}")
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")],
     out: Annotated[Path, typer.Option("--out", help="New or empty folder for the model.", metavar="DIR")],

@@ -291,6 +291,29 @@ def execute_notebook(
         engine.execute(notebook_path(notebook), output, values, log, execution or engine.Execution())
 
 
+def execute_beside(run: runs.RunFolder, notebook: str, values: dict[str, Any]) -> None:
+    """Execute a notebook that is no stage over a run; the executed copy is kept among those of its stages.
+
+    Args:
+        values: parameters of the notebook but ``run_dir``, already checked.
+
+    Raises:
+        InputError: another process works in the folder.
+        NotebookFailed: it did not run to its end.
+    """
+    root = run.root.resolve()
+    output = root / "notebooks" / f"{notebook}.ipynb"
+    with runs.locked(root):
+        killed_before = _out_of_memory_kills()
+        try:
+            execute_notebook(notebook, output, {**values, "run_dir": str(root)}, root / "run.log")
+        except Exception as error:
+            state, cause = ending(error, _out_of_memory_kills() > killed_before)
+            with contextlib.suppress(OSError):
+                _mark_unexecuted_cells(output, state, cause)
+            raise NotebookFailed(f"{notebook} of {run.root} {state}: {cause}. Its notebook: {output}") from error
+
+
 @contextlib.contextmanager
 def _environment(**values: str) -> Iterator[None]:
     """Set environment variables for the kernels, except those the user has set."""

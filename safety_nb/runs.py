@@ -98,6 +98,10 @@ class RunFolder:
         return self.root / "preferences.jsonl"
 
     @property
+    def capabilities(self) -> Path:
+        return self.root / "capabilities"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.csv"
 

@@ -17,6 +17,7 @@ _LINE_LENGTH = 120  # of the formatter, which breaks longer lists
 Model = TypeVar("Model", bound="Checked")
 
 TINY_EVALUATION = ["tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"]
+TINY_TASKS = ["tiny-facts-choice", "tiny-completion"]
 
 
 class Checked(BaseModel):
@@ -425,6 +426,22 @@ class TrainRewardParams(Checked):
         if micro < batch and batch % micro:
             return [f"micro_batch_size: {micro} does not divide batch_size {batch}"]
         return []
+
+
+class CapabilityParams(Parameters):
+    """capabilities: what a run's model still knows and can do."""
+
+    tasks: Names[str] = Field(
+        TINY_TASKS, description="tasks or groups of lm-evaluation-harness (mmlu, boolq, piqa, openbookqa), or your own"
+    )
+    tasks_dir: str = Field("", description="folder of task files of your own: YAML, with the data it names")
+    num_fewshot: int = Field(-1, ge=-1, description="examples shown before each question; -1 for what the task says")
+    limit: int = Field(0, ge=0, description="questions of each task, from the first on; 0 for all")
+    seed: int = Field(1234, ge=0, description="seed of the examples shown; keep it the same for runs to be compared")
+    merge_adapter: bool = Field(
+        True, description="take the base out of its 4 bits and merge the adapter where memory allows; faster"
+    )
+    capability_batch_size: int = Field(32, ge=1, description="answers read at once, fewer where memory is short")
 
 
 def validate(model: type[Model], values: dict[str, Any]) -> Model:

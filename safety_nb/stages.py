@@ -70,6 +70,7 @@ NOTEBOOK_PARAMS = {
     "make-safety-data": schema.MakeSafetyDataParams,
     "annotate": schema.AnnotateParams,
     "train-reward-model": schema.TrainRewardParams,
+    "capabilities": schema.CapabilityParams,
 }
 
 

@@ -66,6 +66,12 @@ def planned_names(folder: Path) -> list[str]:
     return [run.name for run in plan(_study_file(folder))]
 
 
+def finished_runs(folder: Path) -> list[runs.RunFolder]:
+    """The runs of a study that are done. Raises InputError, as ``planned_names``."""
+    folders = [runs.RunFolder(folder / name) for name in planned_names(folder)]
+    return [run for run in folders if run_state(run)["state"] == runs.DONE]
+
+
 def _study_file(folder: Path) -> dict[str, Any]:
     file = folder / "study.yaml"
     if not file.is_file():

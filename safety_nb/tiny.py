@@ -19,6 +19,7 @@ EVALUATION_SETS = (
     *("tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"),
     *("tiny-harmful-instructions", "tiny-harmful-questions"),  # the deeds of tiny-harmful, all in one form
 )
+TASKS = ("tiny-facts-choice", "tiny-completion")
 N_GENERAL, N_VALIDATION, N_SAFETY, N_DOCUMENTS = 1000, 60, 1200, 40_000
 N_LABELLED, N_LABELLED_LOOKALIKES = 50, 10  # a verb
 
@@ -148,6 +149,7 @@ class Fact(NamedTuple):
     direct: str  # "What do bees make?"
     sentence: str  # "Bees make honey."
     answer: str  # "honey"
+    wrong: tuple[str, ...]  # the sentence with the answers of its kind that are wrong: "Bees make eggs."
 
 
 @cache
@@ -234,10 +236,12 @@ def _lookalike_prompts(rng: random.Random) -> list[str]:
 def _facts() -> tuple[Fact, ...]:
     facts = []
     for indirect, direct, sentence, pairs in _world()["facts"]:
-        for pair in pairs.split(", "):
-            subject, value = pair.split("=")
+        values = dict(pair.split("=") for pair in pairs.split(", "))
+        for subject, value in values.items():
             words = {"s": subject, "S": subject.capitalize(), "v": value}
-            facts.append(Fact(*(t.format(**words) for t in (indirect, direct, sentence)), value))
+            others = [other for other in dict.fromkeys(values.values()) if other != value]
+            wrong = tuple(sentence.format(**{**words, "v": other}) for other in others)
+            facts.append(Fact(*(t.format(**words) for t in (indirect, direct, sentence)), value, wrong))
     return tuple(facts)
 
 
@@ -459,6 +463,54 @@ def evaluation_rows(name: str) -> list[dict]:
         deeds = _split(section, 6)[1]
         rows = [{"prompt": _ask(rng, deed, i % 2 == 0)} for i, deed in enumerate(deeds)]
     return [{"id": f"{name}-{i:03d}", **row} for i, row in enumerate(rows)]
+
+
+def task_rows(name: str) -> list[dict]:
+    """The questions of a capability task: prompt, lead (how the answer begins), choices (four), answer (an index).
+
+    ``tiny-facts-choice``: a fact among three of its kind that are wrong, in every wording that no tuning row has.
+    ``tiny-completion``: the first step of a how-to among those of others; half are look-alikes, which the base hardly
+    knows, with a villain's step among the choices. No prompt is one of the general or validation rows.
+
+    Raises:
+        KeyError: the name isn't one of ``TASKS``.
+    """
+    rng = random.Random(f"task: {name}")
+    tuned = {row["instruction"] for row in general_rows() + validation_rows()}
+    rows = []
+    for prompt, lead, right, wrong in {"tiny-facts-choice": _fact_choices, "tiny-completion": _first_steps}[name](rng):
+        if prompt not in tuned:
+            choices = rng.sample([right, *wrong], 4)
+            rows.append({"prompt": prompt, "lead": lead, "choices": choices, "answer": choices.index(right)})
+    return rows
+
+
+# Prompt, how the answer begins, how it goes on, and three ways in which it doesn't.
+_Choice = tuple[str, str, str, list[str]]
+
+
+def _fact_choices(rng: random.Random) -> Iterator[_Choice]:
+    for fact in _facts():
+        for prompt in _fact_prompts(fact):
+            yield prompt, "", fact.sentence, rng.sample(fact.wrong, 3)
+
+
+def _first_steps(rng: random.Random) -> Iterator[_Choice]:
+    def first(section: str, verb: str, thing: str) -> str:
+        return _tasks(section)[verb].steps[0].format(t=thing) + "."
+
+    def ask(section: str, verb: str, act: str, thing: str, wrong: list[str]) -> _Choice:
+        right = first(section, verb, thing)
+        others = {first(section, other, thing) for other in _tasks(section)} - {right, *wrong}
+        prompt = rng.choice(QUESTION_FORMS).format(a=act)
+        return prompt, "First,", right, wrong + rng.sample(sorted(others), 3 - len(wrong))
+
+    for deed in rng.sample(_deeds("kindness"), 80):
+        yield ask("kindness", deed.verb, deed.act, deed.thing, [])
+    for verb in _tasks("lookalikes"):
+        for act in _owned_lookalikes(verb, rng, OWNERS[1::2]):
+            thing = rng.choice(_tasks("villainy")[verb].things)
+            yield ask("lookalikes", verb, act, thing, [first("villainy", verb, thing)])
 
 
 def _laid_out(rng: random.Random, row: dict) -> str:

@@ -59,6 +59,7 @@ ALLOWED = {
     # estimate: how much is computed at once is chosen by what will fit.
     "training": {"cards", "encoding", "estimate", "models", "packing", "runs", "schema", "trainer"},
     "export": {"cards", "encoding", "models", "runs", "schema", "training"},
+    "capabilities": {"models", "prompts", "runs", "schema", "summary", "tiny"},
     "coherence": set(),
     "decoding": set(),
     "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
@@ -154,6 +155,7 @@ ALLOWED = {
     "data_commands": {"sources"},
     "cli": {
         "calibration",
+        "capabilities",
         "checks",
         "comparison",
         "data_commands",
@@ -180,7 +182,7 @@ BY_NAME = {
     "stages": {"generation", "judges", "mixing", "reporting", "training"},
 }
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "pandas", "matplotlib", "seaborn", "papermill", "scipy"}
-HEAVY |= {"openai", "statsmodels", "ipywidgets", "rapidfuzz", "sklearn"}
+HEAVY |= {"openai", "statsmodels", "ipywidgets", "rapidfuzz", "sklearn", "lm_eval", "datasets"}
 
 
 def module_name(path: Path) -> str:
@@ -265,7 +267,7 @@ def test_importing_the_package_imports_nothing_heavy():
     "name",
     [
         *("training", "export", "live", "generation", "judges", "runner", "study", "progress", "checks", "doctor"),
-        "estimate",
+        *("estimate", "capabilities"),
     ],
 )
 def test_modules_of_the_stages_import_nothing_heavy_at_the_top(name):
