@@ -315,7 +315,7 @@ def capabilities(
     folder: Annotated[Path, typer.Argument(help="Folder of a run or of a study.", metavar="DIR")],
     set_: Assignments = None,
 ) -> None:
-    """Measure what a run's model, or that of every finished run of a study, still knows and can do."""
+    """Measure what a run's model, or that of every finished run of a study, still knows; compares a study anew."""
     from safety_nb import capabilities as measuring
     from safety_nb import runner, runs, schema, warm
     from safety_nb import study as studies
@@ -343,6 +343,9 @@ def capabilities(
                 _say_error(str(error))
             else:
                 typer.echo(f"{run.root}\n{measuring.finding(measuring.results(run))}")
+        if is_study and failures < len(folders):
+            studies.compare(folder)
+            typer.echo(f"Report: {folder / 'report.html'}")
     if failures:
         raise typer.Exit(1)
 

@@ -11,13 +11,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import runner, runs, schema, warm
+from safety_nb import capabilities, runner, runs, schema, warm
 from safety_nb.errors import InputError
 
 if TYPE_CHECKING:
@@ -327,7 +327,29 @@ def _read(
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
     every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
     shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
-    return StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+    return _with_capabilities(tables, root)
+
+
+def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
+    """Tables in which the capability tasks that were measured are evaluation sets of facts, by their own judge.
+
+    A task of which only the first questions were asked says so in its name, and so on every figure.
+    """
+    import pandas as pd
+
+    answers = capabilities.of_study(root, tables)
+    if answers.empty:
+        return tables
+    limited = answers["limit"].astype(int)
+    names = answers["task"].where(limited == 0, answers["task"] + " (first " + limited.astype(str) + ")")
+    judged = capabilities.judgements(answers.assign(task=names))
+    columns = [name for name in tables.judgements.columns if name in judged]
+    return replace(
+        tables,
+        judgements=pd.concat([tables.judgements, judged[columns]], ignore_index=True),
+        roles={**tables.roles, **dict.fromkeys(names, "facts")},
+    )
 
 
 def _items(run: runs.RunFolder) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,20 @@ import nbformat
 import pytest
 import torch
 
-from safety_nb import capabilities, encoding, mixing, models, prompts, runs, schema, study, summary, tiny, training
+from safety_nb import (
+    capabilities,
+    comparison,
+    encoding,
+    mixing,
+    models,
+    prompts,
+    runs,
+    schema,
+    study,
+    summary,
+    tiny,
+    training,
+)
 from safety_nb.errors import InputError
 
 
@@ -151,6 +164,16 @@ def test_runs_of_a_study_are_compared_over_the_same_questions(folder):
     by_hand = table.groupby(["n_safety", "task"])["correct"].mean()
     found = rates.set_index(["n_safety", "dataset"])["estimate"]
     assert found.to_dict() == pytest.approx(by_hand.to_dict())
+    # In the comparison each task is one more set of facts; that only some questions were asked is in its name.
+    compared = comparison.compare(study.read_study(folder))
+    names = {f"{task} (first 6)" for task in tiny.TASKS}
+    assert set(compared.summary["dataset"]) == names and set(compared.summary["metric"]) == {"accuracy"}
+    (setting,) = compared.settings
+    assert set(setting.costs["measure"]) == {f"{name} correct" for name in names}
+    in_points = setting.costs.set_index("measure")["estimate"]
+    for task in tiny.TASKS:
+        drop = 100 * (by_hand[0, task] - by_hand[8, task])
+        assert in_points[f"{task} (first 6) correct"] == pytest.approx(drop)
 
 
 def test_what_was_measured_in_two_ways_is_not_compared(folder):

@@ -143,7 +143,7 @@ ALLOWED = {
     "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "training"},
     # sources: a stage is stale when the user's file changed.
     "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
-    "study": {"runner", "runs", "schema", "warm"},
+    "study": {"capabilities", "runner", "runs", "schema", "warm"},
     "preferences": {"endpoint", "judges.judgement", "judges.llm", "runs", "schema", "study"},
     "search": {"contrasts", "dose", "runs", "schema", "sources", "study", "summary"},
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
