@@ -252,10 +252,10 @@ def _load_model(where: tuple[str, str], adapter: Path, params: schema.Capability
     if params.cpu_threads:
         torch.set_num_threads(params.cpu_threads)
     models.check(*where)
-    model = models.load_answering(where[0], adapter, where[1], params.merge_adapter)
     with _quiet():
         from lm_eval.models.huggingface import HFLM
 
+        model = models.load_answering(where[0], adapter, where[1], params.merge_adapter)
         tokenizer = models.load_tokenizer(*where)
         return HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=params.capability_batch_size)
 
