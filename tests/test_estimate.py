@@ -275,7 +275,17 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cud
     command = [sys.executable, "-c", _REAL_STEP, json.dumps(values), str(width), stage]
     # One process in a few peaks at a tenth more or less: the median of three is steady.
     peaks = [int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
-    assert told == pytest.approx(statistics.median(peaks), rel=0.15 if stage == "training" else 0.25)
+    assert told == pytest.approx(statistics.median(peaks), rel=0.15)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to see what is mapped")
+def test_the_file_of_the_weights_is_let_go_of(llama, cuda_available):
+    # Its weights are in float32, as is what the CPU computes in: without a copy the whole file stays mapped.
+    if cuda_available:
+        pytest.skip("weights are copied to the device")
+    model = models.load_base(llama)
+    assert str(llama) not in Path("/proc/self/maps").read_text()
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight  # tied, as they were
 
 
 # Time

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from safety_nb import mixing, runs, trainer, training
+from safety_nb import estimate, mixing, models, runs, trainer, training
+from safety_nb.encoding import encode_row
 from safety_nb.errors import InputError
 from safety_nb.schema import MixParams, TrainParams
 
@@ -170,6 +171,68 @@ def test_out_of_memory_halves_the_packs_and_changes_no_number(tmp_path, monkeypa
     assert record.pack_tokens == 128 and "packs of 128 tokens" in capsys.readouterr().out
     first, second = (pd.read_csv(runs.open_run(params.run_dir).metrics)["train_loss"] for params in (plain, small))
     assert first.tolist() == pytest.approx(second.tolist(), rel=1e-3)
+
+
+def test_a_training_computes_at_once_what_fits_and_says_so(tmp_path, monkeypatch, capsys):
+    params = small_run(tmp_path, eval_steps=0, epochs=0.2)  # a step
+    rows = [len(encode_row(row, models.load_tokenizer("tiny"), 256).input_ids) for row in _rows(params)]
+    need = estimate.training_memory(params.model_copy(update={"gradient_checkpointing": True}), max(rows), max(rows))
+    monkeypatch.setattr(models, "free_memory", lambda: int(need.total / estimate.TIGHT))
+    record = training.train(params)
+    # Less than 2 times the cutoff of 256, the effective batch as it was: 8 of 40 rows a step.
+    assert max(rows) <= record.pack_tokens < 512 and record.steps == 1
+    assert record.values["gradient_checkpointing"] is True and "activations recomputed" in record.memory_choice
+    assert f"Memory: {record.memory_choice}." in capsys.readouterr().out
+    assert record.memory_choice == runs.read_json(runs.open_run(params.run_dir).training)["memory_choice"]
+
+
+def _rows(params: TrainParams) -> list[dict]:
+    return runs.read_jsonl(runs.open_run(params.run_dir).train_rows)
+
+
+def test_a_model_that_cannot_be_traced_is_trained_as_asked(tmp_path, monkeypatch):
+    def untraceable(*_: object) -> None:
+        raise NotImplementedError("no fake")
+
+    params = small_run(tmp_path, eval_steps=0, epochs=0.2)
+    monkeypatch.setattr(estimate, "training_memory", untraceable)
+    record = training.train(params)
+    assert record.pack_tokens == 512 and "could not be estimated (NotImplementedError)" in record.memory_choice
+
+
+def test_a_resumed_training_computes_at_once_what_it_did_before(tmp_path, monkeypatch, undisturbed):
+    # Interrupted with plenty of memory, and gone on with where little is left.
+    params = small_run(tmp_path)
+    killed_after(params, step=4)
+    monkeypatch.setattr(models, "free_memory", lambda: 1)
+    record = training.train(params)
+    assert record.resumed_steps >= 4 and record.pack_tokens == 512
+    assert record.memory_choice == "packs of 512 tokens, as before the interruption"
+    assert adapter(params) == undisturbed[0]
+
+
+def test_packs_halved_for_lack_of_memory_stay_so_after_an_interruption(tmp_path, monkeypatch):
+    params = small_run(tmp_path, eval_steps=0, epochs=1.0)
+    losses, steps = trainer.token_losses, []
+
+    def on_a_small_device(model, one, masked=False):
+        if model.training and len(one.input_ids) > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return losses(model, one, masked)
+
+    def interrupted(path: Path) -> None:
+        mark(path)
+        steps.append(path)
+        raise KeyboardInterrupt
+
+    mark = training.mark_whole
+    monkeypatch.setattr(trainer, "token_losses", on_a_small_device)
+    monkeypatch.setattr(training, "mark_whole", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(params)
+    monkeypatch.setattr(training, "mark_whole", mark)
+    record = training.train(params)
+    assert record.memory_choice == "packs of 256 tokens, as before the interruption"
 
 
 def test_a_single_row_that_does_not_fit_is_told_with_what_helps(tmp_path, monkeypatch):

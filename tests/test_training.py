@@ -9,7 +9,7 @@ import families
 import pytest
 import torch
 
-from safety_nb import mixing, models, runs, training
+from safety_nb import mixing, models, runs, trainer, training
 from safety_nb.encoding import IGNORED, encode_row
 from safety_nb.errors import InputError
 from safety_nb.schema import MixParams, TrainParams
@@ -189,6 +189,40 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(tmp_path):
         training.train(params)
         hashes.append(runs.sha256(runs.open_run(params.run_dir).adapter / "adapter_model.safetensors"))
     assert hashes[0] == hashes[1]
+
+
+def test_in_float16_the_loss_is_scaled_and_a_step_that_overflows_is_left_out(tmp_path, monkeypatch):
+    # As on a GPU without bfloat16.
+    monkeypatch.setattr(models, "compute_dtype", lambda device: torch.float16)
+    losses, step, seen = trainer.token_losses, trainer.PackedTrainer.training_step, []
+    accelerator = trainer.PackedTrainer.create_accelerator_and_postprocess
+
+    def huge_at_first(model, one, masked=False):
+        factor = 1e35 if model.training and len(seen) == 1 else 1.0  # times the scale: more than float32 holds
+        return losses(model, one, masked) * factor
+
+    def with_scaler(self):
+        # What accelerate makes of fp16=True on a GPU, and not on the CPU.
+        accelerator(self)
+        assert self.args.fp16 and not self.args.bf16 and self.accelerator.mixed_precision == "fp16"
+        if self.accelerator.scaler is None:
+            self.accelerator.scaler, self.accelerator.native_amp = torch.amp.GradScaler("cpu"), True
+
+    def watched(self, model, inputs, *more):
+        adapter = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        assert {weight.dtype for weight in adapter.values()} == {torch.float32}
+        assert model.get_input_embeddings().weight.dtype == torch.float16
+        trained = any(weight.any() for name, weight in adapter.items() if "lora_B" in name)
+        seen.append((self.accelerator.scaler.get_scale(), bool(trained)))
+        return step(self, model, inputs, *more)
+
+    monkeypatch.setattr(trainer, "token_losses", huge_at_first)
+    monkeypatch.setattr(trainer.PackedTrainer, "training_step", watched)
+    monkeypatch.setattr(trainer.PackedTrainer, "create_accelerator_and_postprocess", with_scaler)
+    record = training.train(small_run(tmp_path / "half"))
+    # B begins at zero. The first step overflows: the scale is halved and nothing learned; the second is taken.
+    assert seen[:3] == [(65536.0, False), (32768.0, False), (32768.0, True)]
+    assert record.compute_dtype == "float16"
 
 
 def test_another_seed_gives_another_adapter(tmp_path):
