@@ -254,9 +254,9 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path, mon
 
     def nan_in_the_third_step(model, one, masked=False):
         calls.append(one)
-        return losses(model, one, masked) * (float("nan") if len(calls) == 3 else 1.0)
+        return losses(model, one, masked) * (float("nan") if len(calls) == 4 else 1.0)
 
-    # Steps of 8 rows are one pack each.
+    # Steps of 8 rows are one pack each; the first call is the estimate's.
     params = small_run(tmp_path, micro_batch_size=20, eval_steps=0)
     monkeypatch.setattr(trainer, "token_losses", nan_in_the_third_step)
     with pytest.raises(trainer.TrainingDiverged, match=r"loss of step 3 is nan; its rows: tiny-\S+.*learning_rate"):
