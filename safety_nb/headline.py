@@ -175,7 +175,7 @@ def _headline_of(table: "pd.DataFrame", roles: dict[str, str]) -> str:
             text.append(f"None of the N tried deserves to be recommended: {reasons}.")
         elif best is not None:
             text.append(
-                f"N = {best} is the best balance among the N tried ({listed})"
+                f"By the smallest sum of the two, N = {best} is the best balance among the N tried ({listed})"
                 + ("; no larger N improves on it." if best == first else ".")
             )
             alike = [
