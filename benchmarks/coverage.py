@@ -190,7 +190,6 @@ def rows(rounds: int) -> list[Row]:
         found += [of_difference(Setting(n, 3, one, sd), other, rounds) for sd in (0, 0.3)]
     found.append(of_difference(Setting(100, 1, 0.3, 0), 0.1, rounds))
     found = [replace(row, usual=True) for row in found]
-    found.append(of_difference(Setting(40, 1, 0.1, 0), 0.05, rounds))  # few events
     # Where it is hard: few events, seeds that differ much, two seeds.
     hard = [
         Setting(40, 3, 0.05, 0.2),
