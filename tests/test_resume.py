@@ -178,7 +178,10 @@ def test_a_training_computes_at_once_what_fits_and_says_so(tmp_path, monkeypatch
     rows = [len(encode_row(row, models.load_tokenizer("tiny"), 256).input_ids) for row in _rows(params)]
     need = estimate.training_memory(params.model_copy(update={"gradient_checkpointing": True}), max(rows), max(rows))
     monkeypatch.setattr(models, "free_memory", lambda: int(need.total / estimate.TIGHT))
+    model = []
+    monkeypatch.setattr(trainer, "attend_by_row", model.append)  # handed the estimate's model, then the training's
     record = training.train(params)
+    assert model[-1].is_gradient_checkpointing
     # Less than 2 times the cutoff of 256, the effective batch as it was: 8 of 40 rows a step.
     assert max(rows) <= record.pack_tokens < 512 and record.steps == 1
     assert record.values["gradient_checkpointing"] is True and "activations recomputed" in record.memory_choice
