@@ -131,6 +131,9 @@ def test_parameter_file_is_valid_and_a_study_only_if_it_sweeps(path):
     ("name", "differs"),
     [
         ("paper-llama-7b-study.yaml", {"n_safety", "seed"}),
+        ("paper-llama-13b-study.yaml", {"n_safety", "seed", "base_model"}),
+        ("paper-falcon-7b-study.yaml", {"n_safety", "seed", "base_model", "lora_targets"}),
+        ("paper-form-study.yaml", {"n_safety", "seed", "safety", "safety_form"}),
         ("falcon-7b.yaml", {"base_model", "lora_targets"}),
     ],
 )
