@@ -139,7 +139,7 @@ def paired_test(first: np.ndarray, second: np.ndarray, seed: int = 0, resamples:
         return float(mcnemar(table, exact=True).pvalue) if len(before) else np.nan, "exact McNemar"
     per_prompt = np.nansum(second - first, axis=0)  # a missing pair adds nothing, whichever its sign
     per_prompt = per_prompt[per_prompt != 0]
-    if not len(per_prompt):
+    if len(per_prompt) < 2:  # of a single prompt, both signs are as far from 0 (and scipy takes no such sample)
         return (1.0 if both.any() else np.nan), "paired permutation"
     found = permutation_test(
         (per_prompt,), np.sum, permutation_type="samples", n_resamples=resamples, batch=1000, vectorized=True, rng=seed

@@ -242,8 +242,9 @@ def difference_text(estimate: float, low: float, high: float, digits: int = 1) -
     """A difference with its interval: '+3.0 (+1.0 to +5.0)', '+3.0 (all alike)' without one; 'not judged' for nan."""
     if math.isnan(estimate):
         return "not judged"
-    ends = "all alike" if math.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
-    return f"{estimate:+.{digits}f} ({ends})"
+    # Rounded first, and 0 added: no difference is no "-0.0".
+    told = [f"{round(value, digits) + 0.0:+.{digits}f}" for value in (estimate, low, high)]
+    return f"{told[0]} (all alike)" if math.isnan(low) else f"{told[0]} ({told[1]} to {told[2]})"
 
 
 def refusal_judge(table: "pd.DataFrame") -> str | None:

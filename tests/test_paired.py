@@ -74,6 +74,13 @@ def test_scores_of_one_seed_are_permuted():
     assert paired_test([[0.0, 0.0, 0.0]], [[0.5, 2.0, 1.0]]) == (pytest.approx(2 / 8), "paired permutation")
 
 
+def test_a_single_prompt_that_changes_is_no_evidence():
+    # Its two signs are as far from 0 as each other: 2 / 2.
+    second = np.zeros((3, 5))
+    second[:, 0] = 1
+    assert paired_test(np.zeros((3, 5)), second) == (1.0, "paired permutation")
+
+
 @pytest.mark.parametrize("n_seeds", [1, 2])
 def test_no_change_is_no_evidence(n_seeds):
     assert paired_test(np.zeros((n_seeds, 5)), np.zeros((n_seeds, 5)))[0] == 1

@@ -8,6 +8,7 @@ from safety_nb.stats import rate
 from safety_nb.summary import (
     SUMMARY_COLUMNS,
     aggregate,
+    difference_text,
     endings,
     metric_values,
     percent,
@@ -162,3 +163,7 @@ def test_endings_are_counted_by_set():
     assert endings(responses).to_numpy().tolist() == [["a", 4, 2, 2, 0], ["b", 1, 0, 0, 1]]
     # Responses made elsewhere do not say what is degenerate.
     assert endings(responses.drop(columns="degenerate"))["degenerate"].tolist() == [0, 0]
+
+
+def test_no_difference_has_no_sign_of_its_own():
+    assert difference_text(-0.0, -0.04, 0.04) == "+0.0 (+0.0 to +0.0)"
