@@ -230,12 +230,12 @@ def value_text(metric: str, value: float) -> str:
 
 
 def interval_text(metric: str, estimate: float, low: float, high: float) -> str:
-    """A metric with its interval: as `percent_interval`, or where it is no rate '1.32 (1.10–1.50)'."""
+    """A metric with its interval: as `percent_interval`, or where it is no rate '1.32 (1.10 to 1.50)'."""
     if metric in RATES or math.isnan(estimate):
         return percent_interval(estimate, low, high)
     if math.isnan(low):
         return f"{value_text(metric, estimate)} (all alike)"
-    return f"{value_text(metric, estimate)} ({low:.2f}–{high:.2f})"
+    return f"{value_text(metric, estimate)} ({low:.2f} to {high:.2f})"
 
 
 def difference_text(estimate: float, low: float, high: float, digits: int = 1) -> str:
