@@ -188,7 +188,9 @@ def rows(rounds: int) -> list[Row]:
     found += [of_score(Setting(n, 3, 0, sd), rounds) for n, sd in ((40, 0.1), (100, 0.1), (100, 0.3))]
     for n, one, other in ((100, 0.3, 0.3), (100, 0.3, 0.1), (450, 0.3, 0.1)):
         found += [of_difference(Setting(n, 3, one, sd), other, rounds) for sd in (0, 0.3)]
-    found.append(of_difference(Setting(100, 1, 0.3, 0), 0.1, rounds))
+    found += [
+        of_difference(Setting(n, 1, one, 0), other, rounds) for n, one, other in ((100, 0.3, 0.1), (40, 0.1, 0.05))
+    ]
     found = [replace(row, usual=True) for row in found]
     # Where it is hard: few events, seeds that differ much, two seeds.
     hard = [
