@@ -21,6 +21,7 @@ def check_run(params: RunParams) -> None:
         lambda: sources.evaluation_prompts(params.evaluation, params.data_dir),
         lambda: _check_model(params.base_model, params.revision, params.template),
         lambda: training.check_report_to(params.report_to),
+        lambda: models.check_dtype(params.train_dtype),
         lambda: generation.server_of(params) if params.backend == "server" else None,
         lambda: [judges.build(name, params) for name in params.judges],
         lambda: llm.check_not_own(params),

@@ -156,10 +156,10 @@ def count_weights(model: Any) -> tuple[int, int]:
     return four_bit, sum(weight.numel() for weight in model.parameters()) - four_bit
 
 
-def weight_bytes(params: TrainParams) -> int:
+def weight_bytes(params: TrainParams, asked_dtype: str = "auto") -> int:
     """Bytes of the base: its linear layers in NF4, the rest in the compute dtype."""
     four_bit, others = count_weights(models.outline(params.base_model, params.revision))
-    return int(four_bit * NF4_BYTES + others * models.compute_dtype(models.pick_device()).itemsize)
+    return int(four_bit * NF4_BYTES + others * models.compute_dtype(models.pick_device(), asked_dtype).itemsize)
 
 
 def training_memory(params: TrainParams, tokens: int, supervised: int) -> Memory:
@@ -182,7 +182,7 @@ def training_memory(params: TrainParams, tokens: int, supervised: int) -> Memory
     adapter, working = _traced(params, step, training=True)
     # AdamW keeps two states a weight, of 4 bytes each or of 1 (bitsandbytes leaves small tensors at 4; they are few).
     state = 2 if "8bit" in models.optimizer(params.optimizer) else 8
-    return Memory(weight_bytes(params), adapter * (4 + state), working)
+    return Memory(weight_bytes(params, params.train_dtype), adapter * (4 + state), working)
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def _traced(params: TrainParams, step: Callable[[Any, Any], None], training: boo
     watch, adapter, largest = _trace(params, step, training)
     device = models.pick_device()
     # One layer at a time is unpacked from 4 bits, which the outline does not do.
-    working = watch.peak + largest * models.compute_dtype(device).itemsize
+    working = watch.peak + largest * models.compute_dtype(device, _asked_dtype(params, training)).itemsize
     if device == "cpu" and training:
         working += int(HELD_OF_USED * watch.heap_peak + HELD_OF_ALLOCATED * watch.heap_allocated) + LIBRARY_BYTES
     elif device == "cpu":
@@ -295,12 +295,16 @@ def _traced(params: TrainParams, step: Callable[[Any, Any], None], training: boo
     return adapter, working
 
 
+def _asked_dtype(params: TrainParams, training: bool) -> str:
+    return params.train_dtype if training else "auto"
+
+
 def _trace(params: TrainParams, step: Callable[[Any, Any], None], training: bool) -> tuple[Any, int, int]:
     """The watch over a step on tensors without storage; weights of the adapter, and of the largest linear layer."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    base = models.outline(params.base_model, params.revision)
+    base = models.outline(params.base_model, params.revision, _asked_dtype(params, training))
     largest = max(layer.weight.numel() for layer in models.linear_layers(base))
     with torch.device("meta"):
         model = _with_adapter(params, base).train(training)
@@ -401,8 +405,7 @@ def _loss(model: Any, pack: packing.Pack) -> Any:
 
     from safety_nb import trainer
 
-    dtype = models.compute_dtype(models.pick_device())
-    with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32):
         return trainer.token_losses(model, pack).mean()
 
 

@@ -98,17 +98,43 @@ def check(base_model: str, revision: str = "", asked: str = "base_model") -> Non
         ) from error
 
 
-def compute_dtype(device: str) -> Any:
+def compute_dtype(device: str, asked: str = "auto") -> Any:
     """The torch dtype to compute in: by measured support, since ``is_bf16_supported`` counts slow emulation in.
 
-    bfloat16 from compute capability 8.0, float16 on older GPUs, float32 on the CPU (where batched decoding then
-    equals decoding one at a time).
+    bfloat16 from compute capability 8.0, float16 on older GPUs, float32 on the CPU: there bfloat16 was measured to be
+    1.1 to 1.3 times as fast (``benchmarks/README.md``), and batched decoding no longer to equal decoding one at a time.
+
+    Args:
+        asked: name of a dtype, which is then taken, or ``auto``.
     """
     import torch
 
+    if asked != "auto":
+        return getattr(torch, asked)
     if device == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+
+
+def check_dtype(asked: str) -> None:
+    """Check that the device itself computes in what ``train_dtype`` asks for, and does not emulate it.
+
+    Raises:
+        InputError: it is bfloat16, which this device lacks.
+    """
+    import torch
+
+    if asked != "bfloat16":
+        return
+    if pick_device() == "cuda":
+        found = torch.cuda.get_device_capability() >= (8, 0)
+        device = "this GPU (compute capability below 8.0)"
+    else:
+        found, device = torch.ops.mkldnn._is_mkldnn_bf16_supported(), "this CPU"
+    if not found:
+        raise InputError(
+            f"train_dtype: 'bfloat16' is only emulated on {device}, slowly; leave train_dtype at auto, or set float32."
+        )
 
 
 def pick_device() -> str:
@@ -160,12 +186,16 @@ def folder_sha256(folder: Path) -> str:
     return hashlib.sha256(json.dumps(runs.hashes(folder, names)).encode()).hexdigest()
 
 
-def load_base(base_model: str, revision: str = "") -> Any:
-    """Load a decoder in 4-bit NF4 with double quantisation (QLoRA, Dettmers et al. 2023), on the GPU or the CPU."""
+def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") -> Any:
+    """Load a decoder in 4-bit NF4 with double quantisation (QLoRA, Dettmers et al. 2023), on the GPU or the CPU.
+
+    Args:
+        asked_dtype: what it computes in, see ``compute_dtype``.
+    """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     device = pick_device()
-    dtype = compute_dtype(device)
+    dtype = compute_dtype(device, asked_dtype)
     _let_falcon_be_quantised()
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -192,7 +222,7 @@ def load_base(base_model: str, revision: str = "") -> Any:
     return model
 
 
-def outline(base_model: str, revision: str = "") -> Any:
+def outline(base_model: str, revision: str = "", asked_dtype: str = "auto") -> Any:
     """The base as tensors without storage (PyTorch's ``meta`` device): reads its ``config.json`` and no weights.
 
     Its linear layers are those that ``load_base`` holds in 4 bits. Takes an adapter as the real one does.
@@ -207,7 +237,7 @@ def outline(base_model: str, revision: str = "") -> Any:
     try:
         config = AutoConfig.from_pretrained(locate(base_model), revision=revision or None, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype(pick_device()))
+            model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype(pick_device(), asked_dtype))
     except (ValueError, OSError, TypeError, AttributeError) as error:
         raise InputError(
             f"base_model: {base_model!r} is no model that transformers can build ({str(error).splitlines()[0]}); "

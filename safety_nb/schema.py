@@ -180,6 +180,9 @@ class TrainParams(_Rows):
     gradient_checkpointing: Literal["auto", True, False] = Field(
         "auto", description="less memory, about 0.7 of the speed; auto: where it would not fit without"
     )
+    train_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="numbers training computes in: auto (by the device), float32 or bfloat16"
+    )
     checkpoint_steps: int = Field(
         0, ge=0, description="steps between two checkpoints to go on from; 0 for by time alone"
     )

@@ -90,7 +90,8 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
 
     Raises:
         InputError: no row has an answer within the cutoff, the template has no place for a row, a LoRA target is not a
-            layer of the model, the disk has no room for checkpoints, or what ``report_to`` names is not installed.
+            layer of the model, the disk has no room for checkpoints, the device lacks the dtype asked for, or what
+            ``report_to`` names is not installed.
         trainer.TrainingDiverged: the loss is not finite, or far above where it was.
     """
     import torch
@@ -101,6 +102,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     run = runs.open_run(params.run_dir)
     runs.require(run, ["mix/train.jsonl", "mix/validation.jsonl"], maker="mix")
     check_report_to(params.report_to)
+    models.check_dtype(params.train_dtype)
     if params.cpu_threads:
         torch.set_num_threads(params.cpu_threads)
     tokenizer = models.load_tokenizer(params.base_model, params.revision)
@@ -119,7 +121,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     print(f"Memory: {choice.reason}.")
 
     set_seed(params.seed)  # before the adapter: its initial weights are random
-    model = models.load_base(params.base_model, params.revision)
+    model = models.load_base(params.base_model, params.revision, params.train_dtype)
     model = models.add_adapter(
         model,
         r=params.lora_r,
@@ -173,7 +175,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
             if name.startswith("eval_loss_")
         },
         device=models.pick_device(),
-        compute_dtype=str(models.compute_dtype(models.pick_device())).removeprefix("torch."),
+        compute_dtype=str(_dtype(params)).removeprefix("torch."),
         train_seconds=round(outcome.metrics["train_runtime"], 2),
         resumed_steps=resumed_steps,
         values={
@@ -256,10 +258,14 @@ def _at_once(params: TrainParams, rows: list[EncodedRow], checkpoint: Path | Non
         return replace(choice, reason=f"{choice.how}; the need could not be estimated ({type(error).__name__})")
 
 
+def _dtype(params: TrainParams) -> Any:
+    return models.compute_dtype(models.pick_device(), params.train_dtype)
+
+
 def _arguments(params: TrainParams, run: runs.RunFolder, validated: bool) -> Any:
     from transformers import TrainingArguments
 
-    dtype = str(models.compute_dtype(models.pick_device()))
+    dtype = str(_dtype(params))
     evaluate = validated and params.eval_steps > 0
     best = evaluate and params.best_checkpoint
     return TrainingArguments(

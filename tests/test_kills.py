@@ -19,6 +19,7 @@ from safety_nb import runs
 PROJECT = Path(__file__).resolve().parent.parent
 # A fraction of the miniature, with the training long enough to be met.
 SMALL = {"n_general": 320, "n_safety": 30, "n_validation": 8, "evaluation": ["tiny-facts", "tiny-lookalike"]}
+MEASURED = ("tokens_per_second", "peak_memory")  # columns of metrics.csv that no two executions share
 RESULTS = ("mix/train.jsonl", "train/metrics.csv", "responses.jsonl", "judgements.jsonl", "summary.csv")
 
 
@@ -38,12 +39,12 @@ def finish(params: Path, folder: Path) -> dict[str, str]:
 
 
 def untimed(path: Path) -> str:
-    """A result as text, without the columns that say how long things took."""
+    """A result as text, without what was measured of its execution."""
     if path.name != "metrics.csv":
         return path.read_text()
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    return json.dumps([{name: row[name] for name in row if name != "tokens_per_second"} for row in rows])
+    return json.dumps([{name: row[name] for name in row if name not in MEASURED} for row in rows])
 
 
 def kill(process: subprocess.Popen, moment: Callable[[], bool]) -> bool:

@@ -54,7 +54,7 @@ ALLOWED = {
     "encoding": {"prompts"},
     "models": {"runs", "tiny"},  # hashes
     "packing": {"encoding"},
-    "trainer": {"encoding", "packing"},
+    "trainer": {"encoding", "packing", "usage"},
     "cards": {"registry"},  # licences
     # estimate: how much is computed at once is chosen by what will fit.
     "training": {"cards", "encoding", "estimate", "models", "packing", "runs", "schema", "trainer"},

@@ -146,6 +146,8 @@ def test_training_learns_and_leaves_what_it_says(tmp_path):
     )
     # 40 rows in batches of 8: 5 steps an epoch, 6 epochs.
     assert record.steps == 30 and len(metrics) == 31
+    peaks = [float(line.split(",")[8]) for line in metrics[1:]]  # a high-water mark; torch alone takes 100 MB
+    assert peaks == sorted(peaks) and 1e8 < peaks[0] < 1e11
     first_loss = float(metrics[1].split(",")[3])
     assert record.train_loss < 0.7 * first_loss
     assert record.validation_loss is not None and record.validation_loss > 0
@@ -193,7 +195,7 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(tmp_path):
 
 def test_in_float16_the_loss_is_scaled_and_a_step_that_overflows_is_left_out(tmp_path, monkeypatch):
     # As on a GPU without bfloat16.
-    monkeypatch.setattr(models, "compute_dtype", lambda device: torch.float16)
+    monkeypatch.setattr(models, "compute_dtype", lambda device, asked="auto": torch.float16)
     losses, step, seen = trainer.token_losses, trainer.PackedTrainer.training_step, []
     accelerator = trainer.PackedTrainer.create_accelerator_and_postprocess
 
@@ -223,6 +225,37 @@ def test_in_float16_the_loss_is_scaled_and_a_step_that_overflows_is_left_out(tmp
     # B begins at zero. The first step overflows: the scale is halved and nothing learned; the second is taken.
     assert seen[:3] == [(65536.0, False), (32768.0, False), (32768.0, True)]
     assert record.compute_dtype == "float16"
+
+
+def test_a_cpu_computes_in_bfloat16_when_asked(tmp_path, monkeypatch):
+    if torch.cuda.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("needs a CPU with bfloat16, and no GPU")
+    exact = training.train(small_run(tmp_path / "exact"))
+    step, seen = trainer.PackedTrainer.training_step, set()
+
+    def watched(self, model, inputs, *more):
+        seen.add((model.get_input_embeddings().weight.dtype, models.four_bit_layers(model)[0].compute_dtype))
+        seen.update(weight.dtype for weight in model.parameters() if weight.requires_grad)
+        return step(self, model, inputs, *more)
+
+    monkeypatch.setattr(trainer.PackedTrainer, "training_step", watched)
+    rounded = training.train(small_run(tmp_path / "rounded", train_dtype="bfloat16"))
+    assert (exact.compute_dtype, rounded.compute_dtype) == ("float32", "bfloat16")
+    assert seen == {(torch.bfloat16, torch.bfloat16), torch.float32}  # the adapter keeps 32 bits
+    # 8 bits of a number: a loss that is another, and not far.
+    assert rounded.train_loss == pytest.approx(exact.train_loss, rel=0.02) and rounded.train_loss != exact.train_loss
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32"])
+def test_bfloat16_is_refused_where_it_would_be_emulated(tmp_path, monkeypatch, asked, cuda_available):
+    if cuda_available:
+        pytest.skip("asks the CPU")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    models.check_dtype(asked)
+    params = small_run(tmp_path, train_dtype="bfloat16")
+    with pytest.raises(InputError, match="only emulated on this CPU"):
+        training.train(params)
+    assert not (tmp_path / "train").exists()
 
 
 def test_another_seed_gives_another_adapter(tmp_path):
