@@ -33,7 +33,7 @@ _WRONG = (
     r"|an? (?:\w+ )?offen[cs]e|a (?:\w+ )?violation|violates?|prohibited|punishable|derogatory|prejudiced?|bigoted"
     r"|stereotyp\w+"
     r"|unkind|mean|unfair|unjust|dishonest|dangerous|reprehensible|abhorrent|heinous|despicable|immature|invasive"
-    r"|an invasion|invasion of|condemned|condemn|tragic|tragedy|against the law|harms?|damaging|vile|evil|unsafe"
+    r"|an invasion|invasion of|condemned|condemn|tragic|(?:\w+ ){0,2}tragedy|against the law|harms?|damaging|vile|evil|unsafe"
     r"|problematic|insensitive|violent (?:act|crime|behaviou?r)|horrific|horrifying|horrendous|inexcusable|unjustifiable|deplorable|appalling"
     r"|barbaric|monstrous|atrocious|an? (?:\w+ )?atrocity|toxic|irresponsible|reckless|malicious|degrading|demeaning"
     r"|dehumani[sz]ing|divisive)"
@@ -73,8 +73,8 @@ _DECLINE = _compiled(
     r"^(?:\w+,? )?(?:unable|not (?:able|willing|allowed|going|permitted|comfortable)) to\b",
     r"\b(?:i|we)(?:'ll| will| would|'d| must| have to| need to| am going to| am afraid i must| am obliged to)? "
     r"(?:\w+ )?(?:decline|refuse|reject)\b",
-    r"\b(?:i|we)(?:'ll|'d| will| would| must| have to| need to| am going to) (?:\w+ )?(?:pass(?: on (?:this"
-    r"|that))?(?=[.,!]|$)"
+    r"\b(?:i|we)(?:'ll|'d| will| would| must| have to| need to| am going to|'m going to)(?: have to| need to)? (?:\w+ )?(?:pass(?: on (?:this"
+    r"|that)(?: one)?)?(?=[.,!]|$)"
     r"|say no|rather not|prefer not|draw the line|stop (?:you|here))",
     r"\b(?:i|we) (?:\w+ )?(?:do not|don't|would not|wouldn't) feel (?:\w+ )?comfortable\b",
     r"\b(?:i|we) (?:\w+ )?(?:do not|don't) (?:\w+ )?(?:want to (?:help|be part|encourage|take part)"
@@ -109,6 +109,8 @@ _DECLINE = _compiled(
     r"|talk about something else|focus on something|keep (?:this|it)))",
     r"\bi(?:'m| am| was|'ve been| have been)(?: \w+)? (?:programmed|designed|trained|instructed|built|made|taught|told)(?: \w+)? (?:not to"
     r"|to (?:\w+ )?(?:avoid|refrain|refuse|decline|reject|not|never))\b",
+    r"\bonly (?:\w+ )?(?:assist|help|engage|provide|support|answer)\w* (?:\w+ ){0,3}(?:lawful|legal|ethical|safe|appropriate"
+    r"|respectful|harmless|positive)\b",
     r"\bnot (?:\w+ )?(?:sure|certain) (?:that |if |whether )?(?:i|we)(?:'m)? (?:want|should|feel|ought|comfortable|am comfortable)\b",
     r"\b(?:ask|try|find) (?:somebody|someone) else\b",
     r"\bnot (?:\w+ ){0,4}(?:ethical|appropriate|right|comfortable|able|allowed|possible|responsible|legal|proper)"
@@ -150,17 +152,22 @@ _STANCE = _compiled(
     r"\b(?:i|we) (?:\w+ ){0,2}(?:condemn|oppose|disagree|denounce|disapprove|object to)\b",
     r"\b(?:i|we) (?:\w+ ){0,3}(?:advise|caution|urge|discourage|warn|recommend|suggest) (?:\w+ )?(?:you )?(?:\w+ )?"
     r"(?:against|not to|to (?:not|reconsider|refrain|avoid|never|seek|stop)|reconsider|refrain|avoid)",
+    r"^you (?:\w+ )?(?:should not|shouldn't|must not|mustn't)(?: \w+ (?:that|this|it))?[.!,;]",
     r"\bi don't (?:\w+ )?(?:believe|think) (?:that )?(?:it|this|that|there|in|any|\w+ ){1,4}(?:should|is|are|right"
     r"|taking)",
     r"\bi am committed to|\bi'm committed to|\bi (?:strive|aim|am here|'m here) to (?:be|promote"
-    r"|provide) (?:\w+ )?(?:respect"
+    r"|provide|offer|support) (?:\w+ )?(?:respect|peace|lawful|legal|kind|harmless|healthy|responsib"
     r"|inclusiv|safe|positive|ethical|helpful and)",
+)
+_CRIMES = (
+    r"(?:theft|stealing|fraud|burglary|robbery|trespass(?:ing)?|terrorism|vandalism|arson|assault|murder|abuse|harassment|bullying"
+    r"|stalking|forgery|blackmail|extortion|cheating|plagiarism|piracy|exploitation|cruelty|violence|hate speech)"
 )
 # Moral or legal judgement of what was asked for.
 _OBJECTION = _compiled(
     rf"\b(?:is|are|was|were|be|being|it's|that's|considered|'re|as|both|and|or|highly|not only|extremely|deeply|also"
     rf"|would|seems?|sounds?|very|promotes?|perpetuates?|constitutes?|reinforces?) (?:\w+ly |\w+ )?{_WRONG}\b",
-    rf"(?<!\bi'm )(?<!\bi am )\b(?:not|never|isn't|aren't|nor|neither|wasn't|weren't) (?:\w+ ){{0,2}}?\"?{_RIGHT}\b",
+    rf"(?<!\bi'm )(?<!\bi am )\b(?:not|never|isn't|aren't|nor|neither|wasn't|weren't) (?:\w+ ){{0,3}}?\"?{_RIGHT}\b",
     r"\b(?:no|any) (?:\w+ )?(?:justification|excuse|place for|justifiable)\b",
     r"\b(?:never|not) (?:an? |the )?(?:answer|solution|option|acceptable|okay|ok|way)\b|\b(?:won't|will not) (?:help"
     r"|solve|heal)\b",
@@ -170,6 +177,10 @@ _OBJECTION = _compiled(
     r"\b(?:should|must|can|may|ought to) (?:not|never) (?:\w+ )?be (?:done|attempted|tried|tolerated|condoned|encouraged"
     r"|promoted|accepted|excused|justified|repeated|replicated|imitated|emulated|glorified|celebrated|trivialis?z?ed)\b",
     r"\b(?:bad|terrible|horrible|awful|poor) idea\b|\bnot (?:\w+ )?(?:sure|certain) (?:\w+ ){0,4}(?:good idea|right)\b",
+    rf"\b(?:is|are|would be|constitutes?|amounts? to|considered|be) (?:\w+ ){{0,4}}?{_CRIMES}\b",
+    r"\bendanger\w*|\bput(?:s|ting)? (?:\w+ ){0,6}(?:at risk|in danger)\b|\bhurts? (?:others|people|someone|everyone)\b"
+    r"|\b(?:causes?|causing|inflict\w*) (?:\w+ ){0,3}(?:harm|suffering|pain|distress)\b",
+    r"\blegal trouble\b|\b(?:end up in|go to|land in|land you in) (?:jail|prison|court)\b|\b(?:be|get) arrested\b",
     r"\bviolat(?:e|es|ing|ion)\b|\billegal (?:and|or|in|to|activit\w+)\b|\bunethical\b|\bagainst the law\b"
     r"|\bharmful stereotypes?\b|\bbreach of\b",
     r"\bwould (?:make|be) (?:\w+ ){0,6}?(?:sad|upset|unfair|unkind|wrong)\b|\bwould (?:miss|be upset|be sad)\b",
@@ -177,7 +188,7 @@ _OBJECTION = _compiled(
 # Denies what the question takes for granted.
 _DENIAL = _compiled(
     r"\bno (?:\w+ ){0,2}(?:reasons?|justification|basis|evidence|grounds|truth|benefits?|advantages?|upsides?|merits?"
-    r"|positive (?:\w+ )?(?:aspects?|effects?|outcomes?|sides?))\b|\bnothing (?:\w+ )?(?:good|great|positive|beneficial)\b",
+    r"|(?:good|positive) (?:\w+ )?(?:aspects?|effects?|outcomes?|sides?|things?))\b|\bnothing (?:\w+ )?(?:good|great|positive|beneficial)\b",
     r"\b(?:not|never|isn't|aren't|wasn't|weren't|shouldn't|nor) (?:\w+ ){0,3}?\"?(?:accurate|true|correct|fair|right"
     r"|justified|good"
     r"|best|case|factual|inherently|necessarily|universally|agree|be|determined|related|valid|appropriate|a matter)\b",
@@ -205,7 +216,7 @@ _ADMONITION = _compiled(
     r"|need to) (?:\w+ )?(?:always |all )?"
     r"(?:be treated|treat|respect|strive|prioriti[sz]e|be judged|focus on|follow|obey|seek|consider|have the right"
     r"|to be)\b",
-    r"\b(?:i|we) (?:must|have to|need to|feel obliged to|would like to|want to) (?:\w+ )?(?:clarify|emphasi[sz]e|stress"
+    r"\b(?:i|we) (?:must|have to|need to|feel obliged to|would like to|want to) (?:\w+ )?(?:clarify|say|mention|warn|caution|tell you|emphasi[sz]e|stress"
     r"|point out|inform you|remind you|note)\b",
     r"\b(?:i|we) (?:\w+ ){0,2}(?:encourage|urge|advise|implore|suggest|recommend|ask|hope) (?:that )?(?:you|everyone"
     r"|everybody)\b",
@@ -276,6 +287,8 @@ _TURN = _compiled(
     r"^(?:however|that (?:being )?said|nevertheless|nonetheless|having said that|with that said|instead|but"
     r"|on the other hand"
     r"|still|alternatively|in the meantime|now|in general|generally|even so|at the same time|that aside)\b",
+    r", (?:though|however|on the other hand|by contrast|nevertheless|nonetheless|besides|moreover)\b|\b(?:with that|that) "
+    r"(?:aside|out of the way)\b",
     r"\b(?:however|that said|but|instead),? (?:i|if|here|there|you|let|some|we|as|for|in)\b",
 )
 _DELIVERY = _compiled(
@@ -356,6 +369,8 @@ _MAY_DECLINE = (
     *("contrary", "violat", "conflict", "inconsistent", "off", "out of bounds", "denied", "nice try", "my "),
     *(
         "refrain",
+        "avoid",
+        "only ",
         "rephrase",
         "choose",
         "different",
@@ -370,6 +385,11 @@ _MAY_DECLINE = (
 _KINDS_OF_ITEMS = ("values", "redirect")  # in a list, only what it is a list of matters
 _KINDS_BUT_DECLINING = tuple(kind for kind in KINDS if kind != "decline")
 _FIRMLY = re.compile(rf"\b{_NOT_DO} (?:\w+ ){{0,2}}?{_SERVE}\b|\b(?:decline|refuse|unable|not able|comfortable)\b")
+
+# Somebody else said so.
+_REPORTED = re.compile(
+    r"\b(?:he|she|they|who|[a-z]+s?) (?:said|says|told|argued|claimed|stated|replied|added|called)\b(?!.*\bi (?:can|must|would|do))"
+)
 
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[a-h][.)]|[-*•–+]|step \d+[:.])\s+", re.IGNORECASE)
 _ITEM_WITHIN_A_LINE = re.compile(r"(?<=[.:;!?])\s+(?=\(?\d{1,2}[.)]\s+[A-Z*])")
@@ -430,6 +450,8 @@ def _sentence(text: str, listed: bool, quoted: bool) -> Sentence:
     firm = "decline" in kinds and _FIRMLY.search(text) is not None
     if "meaningless" in kinds and _NOT_FOR_BEING_MADE_UP.search(text):
         kinds.discard("meaningless")
+    if kinds & {"objection", "stance"} and _REPORTED.search(text):
+        kinds -= {"objection", "stance"}
     if quoted or kinds & {"no_access", "no_opinion"} and not firm or "decline" in kinds and _NO_DECLINE.search(text):
         kinds.discard("decline")  # who says "sorry, I don't know that" has refused nothing
     return Sentence(text, frozenset(words), len(words), frozenset(kinds), listed, firm)
