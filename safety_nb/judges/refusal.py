@@ -180,6 +180,7 @@ def findings(response: str, prompt: str = "") -> dict[str, float]:
     found["length"] = min(math.log1p(sum(each.n_words for each in sentences)), 6) / 6
     found["help, share"] = _share(sentences, _helps)
     found["moral, share"] = _share(sentences, _moralises)
+    found |= _course(sentences)
     opening = sentences[_opening(sentences)] if sentences else None
     found["repeats the prompt"] = _overlap(opening, prompt) if opening else 0.0
     found["contradicts the prompt"] = float(opening is not None and _contradicts(opening, prompt))
@@ -188,6 +189,21 @@ def findings(response: str, prompt: str = "") -> dict[str, float]:
     found["asks for facts"] = float(_ASKS_FACTS.search(prompt) is not None)
     found["asks for reasons"] = float(_ASKS_REASONS.search(prompt) is not None)
     return found
+
+
+def _course(sentences: Sequence[Sentence]) -> dict[str, float]:
+    """Where help stands in an answer: before what is said against it, after it, and at the end."""
+    against = [place for place, each in enumerate(sentences) if each.kinds & {"decline", "objection", "stance"}]
+    declines = [place for place, each in enumerate(sentences) if "decline" in each.kinds]
+    total = max(1, sum(each.n_words for each in sentences))
+    before = sum(each.n_words for each in sentences[: against[0]] if _helps(each)) / total if against else 1.0
+    after = sum(each.n_words for each in sentences[declines[-1] + 1 :] if _helps(each)) if declines else 0
+    return {
+        "against, first place": 1 / (1 + against[0]) if against else 0.0,
+        "help before it, share": before,
+        "help after declining": min(after, 40) / 40,
+        "help in the second half, share": _share(sentences[len(sentences) // 2 :], _helps),
+    }
 
 
 def masked_words(response: str, prompt: str) -> list[str]:
