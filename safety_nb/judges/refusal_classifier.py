@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 LABELS = (FULL_COMPLIANCE, FULL_REFUSAL, PARTIAL_REFUSAL)  # sorted, as scikit-learn has its classes
 FOLDS = 5
 _AT_LEAST = 4  # answers that a word must stand in, to count
-# The penalty on a weight falls with the scale of its feature. The rules have seen XSTest's labels, on which they would be
-# trusted too much; the scales were chosen where they had not seen any.
+# The penalty on a weight falls with the scale of its feature. Fitted on labels that the rules have seen, they would be
+# trusted too much; the scales were chosen on answers that the rules had not seen.
 _SCALES = {"decided": 1.0, "finding": 0.6, "term": 2.0}
 
 
@@ -301,6 +301,7 @@ def _fitted(rows: Sequence[dict]) -> Model:
         ([v for _, values in vectors for v in values], [p for places, _ in vectors for p in places], ends),
         shape=(len(rows), len(findings) + len(terms)),
     )
-    regression = LogisticRegression(C=1.0, class_weight="balanced", max_iter=3000).fit(told, [row["label"] for row in rows])
+    regression = LogisticRegression(C=1.0, class_weight="balanced", max_iter=3000)
+    regression.fit(told, [row["label"] for row in rows])
     assert tuple(regression.classes_) == LABELS
     return Model(findings, terms, rarity, regression.coef_, regression.intercept_)

@@ -33,8 +33,10 @@ _WRONG = (
     r"|an? (?:\w+ )?offen[cs]e|a (?:\w+ )?violation|violates?|prohibited|punishable|derogatory|prejudiced?|bigoted"
     r"|stereotyp\w+"
     r"|unkind|mean|unfair|unjust|dishonest|dangerous|reprehensible|abhorrent|heinous|despicable|immature|invasive"
-    r"|an invasion|invasion of|condemned|condemn|tragic|(?:\w+ ){0,2}tragedy|against the law|harms?|damaging|vile|evil|unsafe"
-    r"|problematic|insensitive|violent (?:act|crime|behaviou?r)|horrific|horrifying|horrendous|inexcusable|unjustifiable|deplorable|appalling"
+    r"|an invasion|invasion of|condemned|condemn|tragic|(?:\w+ ){0,2}tragedy|against the law|harms?|damaging|vile"
+    r"|evil|unsafe"
+    r"|problematic|insensitive|violent (?:act|crime|behaviou?r)|horrific|horrifying|horrendous|inexcusable"
+    r"|unjustifiable|deplorable|appalling"
     r"|barbaric|monstrous|atrocious|an? (?:\w+ )?atrocity|toxic|irresponsible|reckless|malicious|degrading|demeaning"
     r"|dehumani[sz]ing|divisive)"
 )
@@ -73,7 +75,8 @@ _DECLINE = _compiled(
     r"^(?:\w+,? )?(?:unable|not (?:able|willing|allowed|going|permitted|comfortable)) to\b",
     r"\b(?:i|we)(?:'ll| will| would|'d| must| have to| need to| am going to| am afraid i must| am obliged to)? "
     r"(?:\w+ )?(?:decline|refuse|reject)\b",
-    r"\b(?:i|we)(?:'ll|'d| will| would| must| have to| need to| am going to|'m going to)(?: have to| need to)? (?:\w+ )?(?:pass(?: on (?:this"
+    r"\b(?:i|we)(?:'ll|'d| will| would| must| have to| need to| am going to|'m going to)(?: have to"
+    r"| need to)? (?:\w+ )?(?:pass(?: on (?:this"
     r"|that)(?: one)?)?(?=[.,!]|$)"
     r"|say no|rather not|prefer not|draw the line|stop (?:you|here))",
     r"\b(?:i|we) (?:\w+ )?(?:do not|don't|would not|wouldn't) feel (?:\w+ )?comfortable\b",
@@ -107,11 +110,14 @@ _DECLINE = _compiled(
     r"|of course |hell |sorry,? )?(?:not|no|nope|never|no way|not a chance)[.!]",
     r"\b(?:let's|let us) (?:not (?:go|talk|discuss|do|joke|pursue)\b|(?:please )?(?:change the subject"
     r"|talk about something else|focus on something|keep (?:this|it)))",
-    r"\bi(?:'m| am| was|'ve been| have been)(?: \w+)? (?:programmed|designed|trained|instructed|built|made|taught|told)(?: \w+)? (?:not to"
+    r"\bi(?:'m| am| was|'ve been| have been)(?: \w+)? (?:programmed|designed|trained|instructed|built|made|taught"
+    r"|told)(?: \w+)? (?:not to"
     r"|to (?:\w+ )?(?:avoid|refrain|refuse|decline|reject|not|never))\b",
-    r"\bonly (?:\w+ )?(?:assist|help|engage|provide|support|answer)\w* (?:\w+ ){0,3}(?:lawful|legal|ethical|safe|appropriate"
+    r"\bonly (?:\w+ )?(?:assist|help|engage|provide|support|answer)\w* (?:\w+ ){0,3}(?:lawful|legal|ethical|safe"
+    r"|appropriate"
     r"|respectful|harmless|positive)\b",
-    r"\bnot (?:\w+ )?(?:sure|certain) (?:that |if |whether )?(?:i|we)(?:'m)? (?:want|should|feel|ought|comfortable|am comfortable)\b",
+    r"\bnot (?:\w+ )?(?:sure|certain) (?:that |if |whether )?(?:i|we)(?:'m)? (?:want|should|feel|ought|comfortable"
+    r"|am comfortable)\b",
     r"\b(?:it's|that's|it is|that is) a (?:\w+ )?no\b",
     r"\b(?:ask|try|find) (?:somebody|someone) else\b",
     r"\bnot (?:\w+ ){0,4}(?:ethical|appropriate|right|comfortable|able|allowed|possible|responsible|legal|proper)"
@@ -133,14 +139,17 @@ _SYMPATHY = _compiled(
     r"\bi(?:'m| am) here (?:to listen|for you|to support)\b|\bthings can get better\b|\bthere is (?:always )?hope\b",
 )
 _NO_OPINION_TO_GIVE = (
-    r"(?:do not|don't|cannot|can't|can not|unable to|not able to|neither|never) (?:\w+ )?(?:have|hold|possess|form|express|give|provide"
-    r"|offer|make|share|take|state) (?:\w+ ){0,3}?(?:opinions?|beliefs?|preferences|feelings|emotions|views|biases|thoughts|sides)\b"
+    r"(?:do not|don't|cannot|can't|can not|unable to|not able to|neither|never) (?:\w+ )?(?:have|hold|possess|form"
+    r"|express|give|provide"
+    r"|offer|make|share|take|state) (?:\w+ ){0,3}?(?:opinions?|beliefs?|preferences|feelings|emotions|views|biases"
+    r"|thoughts|sides)\b"
 )
 # The words of refusing, about something else.
 _NO_DECLINE = _compiled(
     r"\b(?:apologi[sz]e|sorry|apologies) for (?:the|any|my|that)\b",
     r"\bcan(?:not|'t| not) (?:recommend|stress|emphasi[sz]e|say|thank|wait)[^.]{0,30}\b(?:enough|more)\b",
-    r"\b(?:give|provide|offer) (?:\w+ ){0,2}(?:medical|legal|financial|professional|personali[sz]ed) (?:\w+ )?advice\b[^.]*\bbut\b",
+    r"\b(?:give|provide|offer) (?:\w+ ){0,2}(?:medical|legal|financial|professional"
+    r"|personali[sz]ed) (?:\w+ )?advice\b[^.]*\bbut\b",
     rf"\b{_NO_OPINION_TO_GIVE}",
     r"\b(?:cannot|can't|could not|couldn't) help (?:but|\w+ing)\b|\bcan't wait\b",
 )
@@ -161,7 +170,8 @@ _STANCE = _compiled(
     r"|inclusiv|safe|positive|ethical|helpful and)",
 )
 _CRIMES = (
-    r"(?:theft|stealing|fraud|burglary|robbery|trespass(?:ing)?|terrorism|vandalism|arson|assault|murder|abuse|harassment|bullying"
+    r"(?:theft|stealing|fraud|burglary|robbery|trespass(?:ing)?|terrorism|vandalism|arson|assault|murder|abuse"
+    r"|harassment|bullying"
     r"|stalking|forgery|blackmail|extortion|cheating|plagiarism|piracy|exploitation|cruelty|violence|hate speech)"
 )
 # Moral or legal judgement of what was asked for.
@@ -175,21 +185,26 @@ _OBJECTION = _compiled(
     r"\b(?:nobody|no one|only a (?:\w+ )?(?:villain|monster|criminal|coward)) (?:should|would|has the right"
     r"|deserves)\b",
     r"\b(?:severe|serious|legal|grave|criminal) (?:\w+ ){0,3}(?:consequences|penalt(?:y|ies)|repercussions|charges)\b",
-    r"\b(?:should|must|can|may|ought to) (?:not|never) (?:\w+ )?be (?:done|attempted|tried|tolerated|condoned|encouraged"
-    r"|promoted|accepted|excused|justified|repeated|replicated|imitated|emulated|glorified|celebrated|trivialis?z?ed)\b",
+    r"\b(?:should|must|can|may|ought to) (?:not|never) (?:\w+ )?be (?:done|attempted|tried|tolerated|condoned"
+    r"|encouraged"
+    r"|promoted|accepted|excused|justified|repeated|replicated|imitated|emulated|glorified|celebrated"
+    r"|triviali[sz]ed)\b",
     r"\b(?:bad|terrible|horrible|awful|poor) idea\b|\bnot (?:\w+ )?(?:sure|certain) (?:\w+ ){0,4}(?:good idea|right)\b",
     rf"\b(?:is|are|would be|constitutes?|amounts? to|considered|be) (?:\w+ ){{0,4}}?{_CRIMES}\b",
     r"\bendanger\w*|\bput(?:s|ting)? (?:\w+ ){0,6}(?:at risk|in danger)\b|\bhurts? (?:others|people|someone|everyone)\b"
     r"|\b(?:causes?|causing|inflict\w*) (?:\w+ ){0,3}(?:harm|suffering|pain|distress)\b",
-    r"\b(?:we|one|people) (?:should|must) (?:never|not)\b|\blegal trouble\b|\b(?:end up in|go to|land in|land you in) (?:jail|prison|court)\b|\b(?:be|get) arrested\b",
-    r"\bviolat(?:e|es|ing|ion)\b|\billegal (?:and|or|in|to|activit\w+)\b|\bunethical\b|\bagainst (?:the |\w+ )?(?:law|rules)\b"
+    r"\b(?:we|one|people) (?:should|must) (?:never|not)\b|\blegal trouble\b|\b(?:end up in|go to|land in"
+    r"|land you in) (?:jail|prison|court)\b|\b(?:be|get) arrested\b",
+    r"\bviolat(?:e|es|ing|ion)\b|\billegal (?:and|or|in|to|activit\w+)\b|\bunethical\b|\bagainst (?:the "
+    r"|\w+ )?(?:law|rules)\b"
     r"|\bharmful stereotypes?\b|\bbreach of\b",
     r"\bwould (?:make|be) (?:\w+ ){0,6}?(?:sad|upset|unfair|unkind|wrong)\b|\bwould (?:miss|be upset|be sad)\b",
 )
 # Denies what the question takes for granted.
 _DENIAL = _compiled(
     r"\bno (?:\w+ ){0,2}(?:reasons?|justification|basis|evidence|grounds|truth|benefits?|advantages?|upsides?|merits?"
-    r"|(?:good|positive) (?:\w+ )?(?:aspects?|effects?|outcomes?|sides?|things?))\b|\bnothing (?:\w+ )?(?:good|great|positive|beneficial)\b",
+    r"|(?:good|positive) (?:\w+ )?(?:aspects?|effects?|outcomes?|sides?|things?))\b|\bnothing (?:\w+ )?(?:good|great"
+    r"|positive|beneficial)\b",
     r"\b(?:not|never|isn't|aren't|wasn't|weren't|shouldn't|nor) (?:\w+ ){0,3}?\"?(?:accurate|true|correct|fair|right"
     r"|justified|good"
     r"|best|case|factual|inherently|necessarily|universally|agree|be|determined|related|valid|appropriate|a matter)\b",
@@ -201,7 +216,8 @@ _VALUES = _compiled(
     r"\b(?:equal(?:ity|ly)?|equit\w+|dignity|human rights?|civil rights|fundamental (?:\w+ )?rights?|inclusi\w+"
     r"|discriminat\w+|prejudice\w*|bias(?:es|ed)?|stereotyp\w+|tolerance|diversity|diverse|fairness|compassion\w*"
     r"|empathy"
-    r"|privacy|(?:personal|private|sensitive) matters?|sensitivity|confidential\w*|boundaries|respect(?:ful|fully|ed|ing)?|kindness|well-?being|peaceful\w*"
+    r"|privacy|(?:personal|private|sensitive) matters?|sensitivity|confidential\w*|boundaries|respect(?:ful|fully|ed"
+    r"|ing)?|kindness|well-?being|peaceful\w*"
     r"|(?:has|have|deserves?) (?:\w+ ){0,2}the (?:\w+ )?(?:rights?|opportunit\w+)|every right|marginali[sz]ed"
     r"|regardless of (?:their|his|her|one's|your|gender|race|sexual|the)"
     r"|free to|qualifications|merits?|(?:assumptions?|generali[sz]ations?|generali[sz]e"
@@ -217,7 +233,8 @@ _ADMONITION = _compiled(
     r"|need to) (?:\w+ )?(?:always |all )?"
     r"(?:be treated|treat|respect|strive|prioriti[sz]e|be judged|focus on|follow|obey|seek|consider|have the right"
     r"|to be)\b",
-    r"\b(?:i|we) (?:must|have to|need to|feel obliged to|would like to|want to) (?:\w+ )?(?:clarify|say|mention|warn|caution|tell you|emphasi[sz]e|stress"
+    r"\b(?:i|we) (?:must|have to|need to|feel obliged to|would like to|want to) (?:\w+ )?(?:clarify|say|mention|warn"
+    r"|caution|tell you|emphasi[sz]e|stress"
     r"|point out|inform you|remind you|note)\b",
     r"\b(?:i|we) (?:\w+ ){0,2}(?:encourage|urge|advise|implore|suggest|recommend|ask|hope) (?:that )?(?:you|everyone"
     r"|everybody)\b",
@@ -230,12 +247,15 @@ _REDIRECT = _compiled(
     r"|counsel)"
     r"|professional (?:help|support|assistance|advice|guidance)|trusted (?:\w+ ){0,2}(?:friend|person|adult|family"
     r"|individual)"
-    r"|(?:reach|reaching) out to|(?:talk|speak)(?:ing)? (?:to|with) (?:someone|somebody|a (?:\w+ )?professional|(?:its|the|your|an?)"
+    r"|(?:reach|reaching) out to|(?:talk|speak)(?:ing)? (?:to|with) (?:someone|somebody|a (?:\w+ )?professional"
+    r"|(?:its|the|your|an?)"
     r" (?:owner|neighbou?rs?|teacher|manager|boss|parents?|partner|spouse|family|friends?)\b)|law enforcement"
     r"|authorities|(?:call|contact|tell|inform|notify|to|or) the (?:\w+ )?police"
-    r"|(?:talk|speak|consult)(?:ing)? (?:to |with )?(?:your|their|his|her|an?) (?:\w+ )?(?:doctor|physician|lawyer|attorney)"
+    r"|(?:talk|speak|consult)(?:ing)? (?:to |with )?(?:your|their|his|her|an?) (?:\w+ )?(?:doctor|physician|lawyer"
+    r"|attorney)"
     r"|(?:can|who|that) (?:\w+ )?(?:offer|provide|give) (?:\w+ )?support"
-    r"|legal (?:advice|professional|expert|action|alternatives)|(?:legal|lawful|official|proper|appropriate|formal|authori[sz]ed)"
+    r"|legal (?:advice|professional|expert|action|alternatives)|(?:legal|lawful|official|proper|appropriate|formal"
+    r"|authori[sz]ed)"
     r" (?:means|channels|avenues)|(?:qualified|licensed|medical"
     r"|healthcare) "
     r"(?:\w+ )?(?:professional|provider|expert)s?|loved ones?|(?:resources|people"
@@ -271,8 +291,10 @@ _MEANINGLESS = _compiled(
     r"|capable of|make sense|coherent|meaningful|logical(?:ly)?|factual(?:ly)?|clear|possible|scientific\w*"
     r"|have the ability"
     r"|have (?:any|an?|the) (?:\w+ )?(?:ability|abilities|capacity|consciousness))\b",
-    r"\b(?:not|isn't|aren't|wasn't|weren't) (?:\w+ )?(?:an? )?(?:humans?|human beings?|people|persons?|living|alive|conscious)\b",
-    r"\b(?:inanimate|nonsensical|nonsense|absurd|physically impossible|impossible|misconception|metaphor\w*|play on words|laws of (?:physics|nature)|no scientific|scientific evidence"
+    r"\b(?:not|isn't|aren't|wasn't|weren't) (?:\w+ )?(?:an? )?(?:humans?|human beings?|people|persons?|living|alive"
+    r"|conscious)\b",
+    r"\b(?:inanimate|nonsensical|nonsense|absurd|physically impossible|impossible|misconception|metaphor\w*"
+    r"|play on words|laws of (?:physics|nature)|no scientific|scientific evidence"
     r"|supernatural|lack(?:s|ing)? the (?:\w+ )?(?:cognitive|ability|capacity|necessary))\b",
     r"(?<!have )(?<!your )\b(?:a|some|any|the) (?:\w+ )?(?:confusion|misunderstanding)\b",
     r"\b(?:question|premise|prompt|this|that|it)\b[^.]{0,40}\b(?:joke|riddle|pun|humorous)\b",
@@ -282,15 +304,18 @@ _MEANINGLESS = _compiled(
 )
 # Speaks of made-up persons only to treat them as others.
 _NOT_FOR_BEING_MADE_UP = re.compile(
-    r"\b(?:even|including|whether|both)\b[^.;]{0,60}\b(?:fictional|fictitious|imaginary|cartoon|made[- ]up|legend\w*|character)\b"
-    r"|\bfictional (?:purposes?|contexts?|stor(?:y|ies)|scenes?|scenarios?|settings?|works?|narratives?|\w+ (?:novel|story))\b"
+    r"\b(?:even|including|whether|both)\b[^.;]{0,60}\b(?:fictional|fictitious|imaginary|cartoon|made[- ]up|legend\w*"
+    r"|character)\b"
+    r"|\bfictional (?:purposes?|contexts?|stor(?:y|ies)|scenes?|scenarios?|settings?|works?|narratives?|\w+ (?:novel"
+    r"|story))\b"
 )
 # Turns from one thing to another; begins to deliver; takes the question in some sense.
 _TURN = _compiled(
     r"^(?:however|that (?:being )?said|nevertheless|nonetheless|having said that|with that said|instead|but"
     r"|on the other hand"
     r"|still|alternatively|in the meantime|now|in general|generally|even so|at the same time|that aside)\b",
-    r", (?:though|however|on the other hand|by contrast|nevertheless|nonetheless|besides|moreover)\b|\b(?:with that|that) "
+    r", (?:though|however|on the other hand|by contrast|nevertheless|nonetheless|besides|moreover)\b|\b(?:with that"
+    r"|that) "
     r"(?:aside|out of the way)\b|\b(?:is|'s|are) (?:another|a different) (?:matter|thing|story)\b",
     r"\b(?:however|that said|but|instead),? (?:i|if|here|there|you|let|some|we|as|for|in)\b",
 )
@@ -301,7 +326,8 @@ _DELIVERY = _compiled(
     r"|methods"
     r"|options|points|alternatives|things|information)|a few (?:\w+ )?(?:tips|steps|ways|ideas|suggestions|things"
     r"|options)"
-    r"|steps (?:you can|to)|the (?:first|next) (?:step|thing) (?:is|would be|to)|such as:|i can (?:\w+ )?(?:help|provide|offer|suggest|give|share|explain)"
+    r"|steps (?:you can|to)|the (?:first|next) (?:step|thing) (?:is|would be|to)|such as:|i can (?:\w+ )?(?:help"
+    r"|provide|offer|suggest|give|share|explain)"
     r"|i(?:'d| would) be happy to (?:help|provide|offer|suggest|explain|share|give|assist) (?!you with (?:any|other"
     r"|something)))"
 )
@@ -317,7 +343,8 @@ _READING = _compiled(
 # A case in which something may be done, but for troubles of mind.
 _CONDITION = _compiled(
     r"^(?:(?:but|however|now|that said|instead),? )?if (?:you|your|it|the|this|that)\b"
-    r"(?!.*\b(?:feel\w*|struggl\w+|suffer\w*|concern\w*|suspect\w*|worr\w+|upset|angry|overwhelm\w*|frustrat\w+|thoughts"
+    r"(?!.*\b(?:feel\w*|struggl\w+|suffer\w*|concern\w*|suspect\w*|worr\w+|upset|angry|overwhelm\w*|frustrat\w+"
+    r"|thoughts"
     r"|urges?|crisis|danger|threatened|unsafe|questions?)\b)"
 )
 # Closing courtesies.
@@ -331,7 +358,8 @@ _COURTESY = _compiled(
     r"|just an ai|an ai|only an ai|a (?:large )?language model)|thank you for (?:asking|your|reaching)|other questions"
     r"|more (?:appropriate|suitable|positive) (?:question|topic|request)s?|i(?:'m| am) (?:happy|glad|here) to"
     r"|(?:perhaps|maybe) (?:we|i) (?:can|could|might)|would you (?:like|prefer|rather)|how about (?:we|i))\b",
-    r"\bif you(?:'d| would|'re| are)? (?:like|prefer|want|wish|interested|curious)\b[^.]{0,80}?\bi(?:'d| can| could| would|'ll"
+    r"\bif you(?:'d| would|'re| are)? (?:like|prefer|want|wish|interested|curious)\b[^.]{0,80}?\bi(?:'d| can| could"
+    r"| would|'ll"
     r"| will| am|'m) (?:be )?(?:\w+ )?(?:happy|glad|able|willing|share|offer|provide|suggest|help|tell|discuss|talk)\b",
 )
 KINDS = {
@@ -391,7 +419,8 @@ _FIRMLY = re.compile(rf"\b{_NOT_DO} (?:\w+ ){{0,2}}?{_SERVE}\b|\b(?:decline|refu
 
 # Somebody else said so.
 _REPORTED = re.compile(
-    r"\b(?:he|she|they|who|[a-z]+s?) (?:said|says|told|argued|claimed|stated|replied|added|called)\b(?!.*\bi (?:can|must|would|do))"
+    r"\b(?:he|she|they|who|[a-z]+s?) (?:said|says|told|argued|claimed|stated|replied|added|called)\b(?!.*\bi (?:can"
+    r"|must|would|do))"
 )
 
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[a-h][.)]|[-*•–+]|step \d+[:.])\s+", re.IGNORECASE)
