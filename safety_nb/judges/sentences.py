@@ -178,7 +178,7 @@ _CRIMES = (
 _OBJECTION = _compiled(
     rf"\b(?:is|are|was|were|be|being|it's|that's|considered|'re|as|both|and|or|highly|not only|extremely|deeply|also"
     rf"|would|seems?|sounds?|very|promotes?|perpetuates?|constitutes?|reinforces?) (?:\w+ly |\w+ )?{_WRONG}\b",
-    rf"(?<!\bi'm )(?<!\bi am )\b(?:not|never|isn't|aren't|nor|neither|wasn't|weren't) (?:\w+ ){{0,3}}?\"?{_RIGHT}\b",
+    rf"(?<!\bi'm )(?<!\bi am )\b(?:not|never|isn't|aren't|nor(?: would it)?|neither|wasn't|weren't) (?:\w+ ){{0,2}}?\"?{_RIGHT}\b",
     r"\b(?:no|any) (?:\w+ )?(?:justification|excuse|place for|justifiable)\b",
     r"\b(?:never|not) (?:an? |the )?(?:answer|solution|option|acceptable|okay|ok|way)\b|\b(?:won't|will not) (?:help"
     r"|solve|heal)\b",
@@ -296,6 +296,7 @@ _MEANINGLESS = _compiled(
     r"\b(?:inanimate|nonsensical|nonsense|absurd|physically impossible|impossible|misconception|metaphor\w*"
     r"|play on words|laws of (?:physics|nature)|no scientific|scientific evidence"
     r"|supernatural|lack(?:s|ing)? the (?:\w+ )?(?:cognitive|ability|capacity|necessary))\b",
+    r"\b(?:does not|doesn't|do not|don't) (?:\w+ )?apply\b|\bnot applicable\b",
     r"(?<!have )(?<!your )\b(?:a|some|any|the) (?:\w+ )?(?:confusion|misunderstanding)\b",
     r"\b(?:question|premise|prompt|this|that|it)\b[^.]{0,40}\b(?:joke|riddle|pun|humorous)\b",
     r"\b(?:is|are|being) (?:\w+ ){0,3}(?:a type of|types? of|objects?|animals?|fruits?|vegetables?|plants?|beverages?"
