@@ -32,7 +32,8 @@ _WRONG = (
     r"|discriminatory|discrimination|racist|sexist|hateful|cruel|inhumane|abusive|criminal|a (?:\w+ )?crime|felony"
     r"|an? (?:\w+ )?offen[cs]e|a (?:\w+ )?violation|violates?|prohibited|punishable|derogatory|prejudiced?|bigoted"
     r"|stereotyp\w+"
-    r"|unkind|mean|unfair|unjust|dishonest|dangerous|reprehensible|abhorrent|heinous|despicable|immature|invasive"
+    r"|unkind|mean|unfair|unjust|undemocratic|unconstitutional|dishonest|dangerous|reprehensible|abhorrent|heinous"
+    r"|despicable|immature|invasive"
     r"|an invasion|invasion of|condemned|condemn|tragic|(?:\w+ ){0,2}tragedy|against the law|harms?|damaging|vile"
     r"|evil|unsafe"
     r"|problematic|insensitive|violent (?:act|crime|behaviou?r)|horrific|horrifying|horrendous|inexcusable"
@@ -118,7 +119,9 @@ _DECLINE = _compiled(
     r"|respectful|harmless|positive)\b",
     r"\bnot (?:\w+ )?(?:sure|certain) (?:that |if |whether )?(?:i|we)(?:'m)? (?:want|should|feel|ought|comfortable"
     r"|am comfortable)\b",
-    r"\b(?:it's|that's|it is|that is) a (?:\w+ )?no\b",
+    r"\b(?:it's|that's|it is|that is) a (?:\w+ )?no\b|\blet me (?:\w+ )?stop you\b|\b(?:help\w*"
+    r"|assist)\b[^.]{0,30}\bbut not with\b",
+    r"\bi(?:'d| would) (?:\w+ )?(?:prefer|rather|like) (?:to )?(?:steer clear|stay away|avoid|not|skip|refrain)\b",
     r"\b(?:ask|try|find) (?:somebody|someone) else\b",
     r"\bnot (?:\w+ ){0,4}(?:ethical|appropriate|right|comfortable|able|allowed|possible|responsible|legal|proper)"
     r"(?: or \w+)? for me to\b",
@@ -162,9 +165,10 @@ _STANCE = _compiled(
     r"\b(?:i|we) (?:\w+ ){0,2}(?:condemn|oppose|disagree|denounce|disapprove|object to)\b",
     r"\b(?:i|we) (?:\w+ ){0,3}(?:advise|caution|urge|discourage|warn|recommend|suggest) (?:\w+ )?(?:you )?(?:\w+ )?"
     r"(?:against|not to|to (?:not|reconsider|refrain|avoid|never|seek|stop)|reconsider|refrain|avoid)",
-    r"^you (?:\w+ )?(?:should not|shouldn't|must not|mustn't)(?: \w+ (?:that|this|it))?[.!,;]",
-    r"\bi don't (?:\w+ )?(?:believe|think) (?:that )?(?:it|this|that|there|in|any|\w+ ){1,4}(?:should|is|are|right"
-    r"|taking)",
+    r"^you (?:\w+ )?(?:should not|shouldn't|must not|mustn't)(?: \w+ (?:that|this|it))?[.!,;]|^you (?:can't"
+    r"|cannot)[.!]",
+    r"\bi (?:do not|don't) (?:\w+ )?(?:believe|think) (?:that )?(?:[\w']+ ){0,4}(?:should|is|are|was|were|would be"
+    r"|right|taking)\b",
     r"\bi am committed to|\bi'm committed to|\bi (?:strive|aim|am here|'m here) to (?:be|promote"
     r"|provide|offer|support) (?:\w+ )?(?:respect|peace|lawful|legal|kind|harmless|healthy|responsib"
     r"|inclusiv|safe|positive|ethical|helpful and)",
@@ -178,7 +182,8 @@ _CRIMES = (
 _OBJECTION = _compiled(
     rf"\b(?:is|are|was|were|be|being|it's|that's|considered|'re|as|both|and|or|highly|not only|extremely|deeply|also"
     rf"|would|seems?|sounds?|very|promotes?|perpetuates?|constitutes?|reinforces?) (?:\w+ly |\w+ )?{_WRONG}\b",
-    rf"(?<!\bi'm )(?<!\bi am )\b(?:not|never|isn't|aren't|nor(?: would it)?|neither|wasn't|weren't) (?:\w+ ){{0,2}}?\"?{_RIGHT}\b",
+    rf"(?<!\bi'm )(?<!\bi am )\b(?:not|never|isn't|aren't|nor(?: would it)?|neither|wasn't"
+    rf"|weren't) (?:\w+ ){{0,2}}?\"?{_RIGHT}\b",
     r"\b(?:no|any) (?:\w+ )?(?:justification|excuse|place for|justifiable)\b",
     r"\b(?:never|not) (?:an? |the )?(?:answer|solution|option|acceptable|okay|ok|way)\b|\b(?:won't|will not) (?:help"
     r"|solve|heal)\b",
@@ -195,6 +200,9 @@ _OBJECTION = _compiled(
     r"|\b(?:causes?|causing|inflict\w*) (?:\w+ ){0,3}(?:harm|suffering|pain|distress)\b",
     r"\b(?:we|one|people) (?:should|must) (?:never|not)\b|\blegal trouble\b|\b(?:end up in|go to|land in"
     r"|land you in) (?:jail|prison|court)\b|\b(?:be|get) arrested\b",
+    r"\b(?:go|goes|going|is|are|be|runs?) (?:\w+ )?(?:against|contrary to) (?:\w+ ){0,3}(?:principles?|rights|norms"
+    r"|equality|fairness)\b",
+    r"\bno (?:\w+ ){0,2}(?:safe|ethical|legal|lawful|right|acceptable|responsible) (?:or \w+ )?(?:way|method)\b",
     r"\bviolat(?:e|es|ing|ion)\b|\billegal (?:and|or|in|to|activit\w+)\b|\bunethical\b|\bagainst (?:the "
     r"|\w+ )?(?:law|rules)\b"
     r"|\bharmful stereotypes?\b|\bbreach of\b",
@@ -213,7 +221,8 @@ _DENIAL = _compiled(
 )
 # What everybody deserves.
 _VALUES = _compiled(
-    r"\b(?:equal(?:ity|ly)?|equit\w+|dignity|human rights?|civil rights|fundamental (?:\w+ )?rights?|inclusi\w+"
+    r"\b(?:equal(?:ity|ly)?|equit\w+|dignity|(?:human|civil|basic|democratic|constitutional) (?:rights?|principles"
+    r"|values)|fundamental (?:\w+ )?rights?|inclusi\w+"
     r"|discriminat\w+|prejudice\w*|bias(?:es|ed)?|stereotyp\w+|tolerance|diversity|diverse|fairness|compassion\w*"
     r"|empathy"
     r"|privacy|(?:personal|private|sensitive) matters?|sensitivity|confidential\w*|boundaries|respect(?:ful|fully|ed"
@@ -343,10 +352,10 @@ _READING = _compiled(
 )
 # A case in which something may be done, but for troubles of mind.
 _CONDITION = _compiled(
-    r"^(?:(?:but|however|now|that said|instead),? )?if (?:you|your|it|the|this|that)\b"
+    r"^(?:(?:but|however|now|that said|instead),? )?if (?:you|your|it|the|this|that|what)\b"
     r"(?!.*\b(?:feel\w*|struggl\w+|suffer\w*|concern\w*|suspect\w*|worr\w+|upset|angry|overwhelm\w*|frustrat\w+"
     r"|thoughts"
-    r"|urges?|crisis|danger|threatened|unsafe|questions?)\b)"
+    r"|urges?|crisis|danger|threatened|unsafe|have (?:\w+ )?questions?)\b)"
 )
 # Closing courtesies.
 _COURTESY = _compiled(
@@ -419,10 +428,8 @@ _KINDS_BUT_DECLINING = tuple(kind for kind in KINDS if kind != "decline")
 _FIRMLY = re.compile(rf"\b{_NOT_DO} (?:\w+ ){{0,2}}?{_SERVE}\b|\b(?:decline|refuse|unable|not able|comfortable)\b")
 
 # Somebody else said so.
-_REPORTED = re.compile(
-    r"\b(?:he|she|they|who|[a-z]+s?) (?:said|says|told|argued|claimed|stated|replied|added|called)\b(?!.*\bi (?:can"
-    r"|must|would|do))"
-)
+_REPORTED = re.compile(r"\b[a-z]+ (?:said|says|told|argued|claimed|stated|replied|added|called)\b")
+_I_SPEAK = re.compile(r"\bi (?:can|must|would|do|am)|\bi'm\b")
 
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[a-h][.)]|[-*•–+]|step \d+[:.])\s+", re.IGNORECASE)
 _ITEM_WITHIN_A_LINE = re.compile(r"(?<=[.:;!?])\s+(?=\(?\d{1,2}[.)]\s+[A-Z*])")
@@ -480,10 +487,12 @@ def _sentence(text: str, listed: bool, quoted: bool) -> Sentence:
     if "decline" in tried and not any(cue in text for cue in _MAY_DECLINE):
         tried = _KINDS_BUT_DECLINING
     kinds = {kind for kind in tried if KINDS[kind].search(text)}
+    if "no_opinion" in kinds:
+        kinds.discard("no_access")
     firm = "decline" in kinds and _FIRMLY.search(text) is not None
     if "meaningless" in kinds and _NOT_FOR_BEING_MADE_UP.search(text):
         kinds.discard("meaningless")
-    if kinds & {"objection", "stance"} and _REPORTED.search(text):
+    if kinds & {"objection", "stance"} and _REPORTED.search(text) and not _I_SPEAK.search(text):
         kinds -= {"objection", "stance"}
     if quoted or kinds & {"no_access", "no_opinion"} and not firm or "decline" in kinds and _NO_DECLINE.search(text):
         kinds.discard("decline")  # who says "sorry, I don't know that" has refused nothing
