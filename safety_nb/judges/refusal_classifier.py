@@ -86,7 +86,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
 
 
 def _judgement(model: Model, prompt: str, response: str) -> Judgement:
-    """The likeliest label, and as score the probability of a refusal, full or partial."""
+    """The likeliest label, and as score the probability of a refusal, full or partial, were labels equally frequent."""
     if refusal.is_garbled(response):
         return Judgement(label=GARBLED)
     chances = model.probabilities(prompt, response)
