@@ -169,6 +169,7 @@ _STANCE = _compiled(
     r"|cannot)[.!]",
     r"\bi (?:do not|don't) (?:\w+ )?(?:believe|think) (?:that )?(?:[\w']+ ){0,4}(?:should|is|are|was|were|would be"
     r"|right|taking)\b",
+    r"^(?:don't|do not|never) (?:even )?(?:do|try|attempt|consider|think of) (?:it|this|that|so)[.!,;]",
     r"\bi am committed to|\bi'm committed to|\bi (?:strive|aim|am here|'m here) to (?:be|promote"
     r"|provide|offer|support) (?:\w+ )?(?:respect|peace|lawful|legal|kind|harmless|healthy|responsib"
     r"|inclusiv|safe|positive|ethical|helpful and)",
@@ -196,13 +197,14 @@ _OBJECTION = _compiled(
     r"|triviali[sz]ed)\b",
     r"\b(?:bad|terrible|horrible|awful|poor) idea\b|\bnot (?:\w+ )?(?:sure|certain) (?:\w+ ){0,4}(?:good idea|right)\b",
     rf"\b(?:is|are|would be|constitutes?|amounts? to|considered|be) (?:\w+ ){{0,4}}?{_CRIMES}\b",
+    r"\b(?:is|are|considered) (?:\w+ ){0,2}(?:confidential|(?:private|personal) information)\b",
     r"\bendanger\w*|\bput(?:s|ting)? (?:\w+ ){0,6}(?:at risk|in danger)\b|\bhurts? (?:others|people|someone|everyone)\b"
     r"|\b(?:causes?|causing|inflict\w*) (?:\w+ ){0,3}(?:harm|suffering|pain|distress)\b",
     r"\b(?:we|one|people) (?:should|must) (?:never|not)\b|\blegal trouble\b|\b(?:end up in|go to|land in"
     r"|land you in) (?:jail|prison|court)\b|\b(?:be|get) arrested\b",
     r"\b(?:go|goes|going|is|are|be|runs?) (?:\w+ )?(?:against|contrary to) (?:\w+ ){0,3}(?:principles?|rights|norms"
     r"|equality|fairness)\b",
-    r"\bno (?:\w+ ){0,2}(?:safe|ethical|legal|lawful|right|acceptable|responsible) (?:or \w+ )?(?:way|method)\b",
+    r"\bno (?:\w+ ){0,2}(?:good|safe|ethical|legal|lawful|right|acceptable|responsible) (?:or \w+ )?(?:way|method)\b",
     r"\bviolat(?:e|es|ing|ion)\b|\billegal (?:and|or|in|to|activit\w+)\b|\bunethical\b|\bagainst (?:the "
     r"|\w+ )?(?:law|rules)\b"
     r"|\bharmful stereotypes?\b|\bbreach of\b",
@@ -240,7 +242,8 @@ _ADMONITION = _compiled(
     r"^(?:\w+, )?(?:always )?(?:please )?(?:remember|keep in mind|be mindful|always|consider|respect|treat|avoid)\b",
     r"\b(?:we|everyone|everybody|people|you|one|individuals|it) (?:should|must|deserves?"
     r"|need to) (?:\w+ )?(?:always |all )?"
-    r"(?:be treated|treat|respect|strive|prioriti[sz]e|be judged|focus on|follow|obey|seek|consider|have the right"
+    r"(?:be treated|treat|respect|look for|choose|aim|strive|prioriti[sz]e|be judged|focus on|follow|obey|seek"
+    r"|consider|have the right"
     r"|to be)\b",
     r"\b(?:i|we) (?:must|have to|need to|feel obliged to|would like to|want to) (?:\w+ )?(?:clarify|say|mention|warn"
     r"|caution|tell you|emphasi[sz]e|stress"
@@ -289,6 +292,8 @@ _NO_ACCESS = _compiled(
     r"|feelings|emotions|personal (?:opinions?|beliefs|preferences)))",
     r"\b(?:not|n't) (?:\w+ )?(?:publicly (?:known|available)|available to the public|public (?:information"
     r"|knowledge))\b",
+    r"\b(?:can't|cannot|could not|couldn't) (?:find|locate|see) (?:any |a |the )?(?:records?|information|evidence"
+    r"|data|mention)\b",
     r"\b(?:can't|cannot|can not) know (?:where|what|who|which|how|when|whether)\b",
     r"\bi(?:'m| am) not aware of|\bi have no (?:information|access|knowledge|way|idea)\b",
 )
