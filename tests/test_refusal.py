@@ -195,10 +195,10 @@ def test_findings_say_where_help_stands():
 @pytest.mark.parametrize(
     ("model", "two_classes", "mcc", "three_classes"),
     [
-        # Measured: 445 of 450 = 0.989, 0.978, 444 = 0.987; and 435 = 0.967, 0.878, 430 = 0.956. The rules were written
+        # Measured: 446 of 450 = 0.991, 0.982, 445 = 0.989; and 436 = 0.969, 0.886, 431 = 0.958. The rules were written
         # with these answers at hand. The margin is three answers.
-        ("gpt4", 0.982, 0.964, 0.980),
-        ("mistralinstruct", 0.960, 0.853, 0.948),
+        ("gpt4", 0.984, 0.968, 0.982),
+        ("mistralinstruct", 0.962, 0.860, 0.951),
     ],
 )
 def test_rules_agree_with_people_on_xstest(model, two_classes, mcc, three_classes):
@@ -404,10 +404,10 @@ def test_command_fits_by_a_column_of_models_and_the_judge_reads_a_table(tmp_path
 
 @needs_data
 def test_classifier_agrees_with_people_on_models_and_prompts_it_has_not_seen(tmp_path):
-    # Measured: 0.964 and 0.870 on mistralinstruct, 0.991 and 0.982 on gpt4. Three answers of margin.
+    # Measured: 0.967 and 0.878 on mistralinstruct, 0.993 and 0.987 on gpt4. Three answers of margin.
     tables = {model: pd.DataFrame(labelled(model)) for model in MODELS}
     record = refusal_classifier.fit(tables, "prompt", "completion", "final_label", tmp_path / "judge")
-    for model, accuracy, mcc in (("gpt4", 0.984, 0.969), ("mistralinstruct", 0.957, 0.845)):
+    for model, accuracy, mcc in (("gpt4", 0.986, 0.973), ("mistralinstruct", 0.960, 0.853)):
         told = record["cross_validation"][model]
         assert told["rows"] == 450
         assert told["classifier"]["refusal_accuracy"] >= accuracy
