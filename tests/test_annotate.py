@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from ipywidgets import embed
 
-from safety_nb import annotate, annotations, runs, schema
+from safety_nb import annotate, annotations, runner, runs, schema, stages
 from safety_nb.errors import InputError
 from safety_nb.judges import human
 
@@ -389,3 +389,31 @@ def test_before_anyone_labelled_all_is_missing_and_a_wrong_folder_is_told(study)
     assert said.missing == "nobody labelled it"
     with pytest.raises(InputError, match="no annotations"):
         judged(study, [], str(study / "n0_seed0"))
+
+
+def test_new_labels_are_judged_by_and_no_others_matter(study):
+    run, stage = runs.RunFolder(study / "n30_seed0"), stages.stage_named("judge")
+    labelled = job(run.root, annotator="ann", n=2)
+    label_all(labelled, lambda item: LABELS[0])
+
+    def is_fresh_after(params, change) -> bool:
+        runs.write_jsonl(run.judgements, [{"judge": "human"}])
+        done = {"state": "done", "outputs": runs.hashes(run.root, stage.outputs)}
+        runs.record_stage(run, "judge", **done, fingerprint=runner.fingerprint(run, stage, params))
+        assert runner.is_fresh(run, stage, params)
+        change()
+        return runner.is_fresh(run, stage, params)
+
+    def another() -> None:
+        runs.append_line(labelled.log, annotations.log_line(labelled.items[0], "refusal", LABELS[1], 1))
+
+    people, rules = schema.RunParams(judges=["refusal", "human"]), schema.RunParams(judges=["refusal"])
+    named = schema.RunParams(judges=[f"human:{study}"])
+    assert not is_fresh_after(people, another)
+    assert is_fresh_after(rules, another) and is_fresh_after(named, another)
+    assert not is_fresh_after(named, lambda: label_all(job(study, n=1), lambda item: LABELS[0]))
+    assert is_fresh_after(people, lambda: label_all(job(study, annotator="bob", n=2), lambda item: LABELS[0]))
+    # Without labels of its own it reads those of its study.
+    labelled.log.unlink()
+    assert not is_fresh_after(people, lambda: label_all(job(study, annotator="cy", n=2), lambda item: LABELS[0]))
+    assert is_fresh_after(people, lambda: None)

@@ -142,8 +142,8 @@ ALLOWED = {
         "sources",
     },
     "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "training"},
-    # sources: a stage is stale when the user's file changed.
-    "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
+    # sources, judges.human: a stage is stale when the user's file changed, or people's labels.
+    "runner": {"engine", "judges.human", "redaction", "runs", "schema", "sources", "stages", "warm"},
     "study": {"capabilities", "runner", "runs", "schema", "warm"},
     "preferences": {"endpoint", "judges", "judges.judgement", "judges.llm", "runs", "schema", "study"},
     "search": {"contrasts", "dose", "runs", "schema", "sources", "study", "summary"},
