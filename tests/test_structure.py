@@ -115,7 +115,7 @@ ALLOWED = {
     "review": {"page", "runs"},
     "agreement": {"stats"},
     "correction": {"stats"},
-    "annotations": {"agreement", "judges.judgement", "runs", "tables"},
+    "annotations": {"agreement", "judges.judgement", "runs", "stats", "tables"},
     "annotate": {"annotations", "page", "runs", "schema"},
     # study: the judgements of its runs.
     "calibration": {
