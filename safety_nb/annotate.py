@@ -86,12 +86,17 @@ def save(job: Job) -> Path:
 
 
 def results(job: Job) -> "pd.DataFrame":
-    """How many items got which label, in all; with ``reveal`` by run and evaluation set."""
+    """How many items got which label, in all; with ``reveal`` by run and evaluation set, of pairs with win rates.
+
+    Those are of ``annotations.win_rates``.
+    """
     import pandas as pd
 
     found = table(job)
     if found.empty:
         return found
+    if job.params.ask == "pair" and job.params.reveal:
+        return annotations.win_rates(found.rename(columns={"human": "preference"}))
     keys = [name for name in ("run", "other_run", "dataset") if name in found] if job.params.reveal else []
     labels = found["human"].astype(object).where(found["human"].notna(), "no label")
     index = [found[name] for name in keys] or pd.Series("items", found.index, name="")

@@ -14,11 +14,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safety_nb import agreement, runs, tables
 from safety_nb.errors import InputError
 from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
+from safety_nb.stats import mean_over_seeds
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ QUESTIONS = {
     "pair": Question("preference", "Which answer is better?", {"1": "run", "2": "other_run", "3": "tie"}),
 }
 UNTOLD = "could not tell"
+WINS = {"run": 1.0, "tie": 0.5, "other_run": 0.0}  # a preference, as what it is to the first run
+ALL_SETS = "(all)"
+WIN_COLUMNS = [
+    *("run", "other_run", "dataset", "better", "tie", "worse"),
+    *("win_rate", "low", "high", "n", "n_missing"),
+]
 
 
 @dataclass(frozen=True)
@@ -287,6 +297,42 @@ def _agreed(lines: list[Mapping], field: str, mean: bool) -> dict:
         best = [value for value, count in counts if count == counts[0][1]]
         chosen, missing = (best[0], None) if len(best) == 1 else (None, "people disagree: " + ", ".join(sorted(best)))
     return {**lines[0], field: chosen, "missing": None if chosen is not None else missing, "people": len(lines)}
+
+
+def win_rates(preferences: "pd.DataFrame") -> "pd.DataFrame":
+    """How often people preferred one run's answer to another's, of the prompts to which the two answered differently.
+
+    The unit is the prompt; of several pairs of answers to it their mean counts.
+
+    Args:
+        preferences: columns run, other_run, dataset, prompt_id, and preference (run, other_run, tie, or None where
+            people gave none or disagree).
+
+    Returns:
+        For each two runs, in each evaluation set and, of several, in all: run, other_run, dataset, better, tie, worse
+        (pairs in which run's answer was so), win_rate (a tie counts half) with low and high, n (pairs with a
+        preference), n_missing.
+    """
+    import pandas as pd
+
+    rows = []
+    score = preferences["preference"].map(WINS).astype(float)
+    prompts = [*zip(preferences["dataset"], preferences["prompt_id"], strict=True)]
+    table = preferences.assign(score=score, prompt=prompts)
+    # Two runs, whichever was named first, are one pair.
+    names = {frozenset(two): two for two in [*zip(table["run"], table["other_run"], strict=True)][::-1]}
+    asked = [names[frozenset(two)] for two in zip(table["run"], table["other_run"], strict=True)]
+    turned = table["run"] != [run for run, _ in asked]
+    table = table.assign(pair=asked, score=table["score"].mask(turned, 1 - table["score"]))
+    for pair, of_pair in table.groupby("pair", sort=False):
+        sets = [*of_pair.groupby("dataset", sort=False)]
+        for dataset, of_set in [*sets, *([(ALL_SETS, of_pair)] if len(sets) > 1 else [])]:
+            counts = [int((of_set["score"] == score).sum()) for score in (1.0, 0.5, 0.0)]
+            by_prompt = of_set.groupby("prompt", sort=False)["score"].mean().dropna()
+            won = mean_over_seeds(by_prompt.to_numpy()[None])
+            rows.append([*pair, dataset, *counts, won.estimate, won.low, won.high, sum(counts)])
+            rows[-1].append(len(of_set) - sum(counts))
+    return pd.DataFrame(rows, columns=WIN_COLUMNS)
 
 
 def agreement_of(people: Mapping[str, Mapping[str, Mapping]], ask: str) -> tuple[float, list[dict]]:

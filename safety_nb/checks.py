@@ -5,7 +5,6 @@ from pathlib import Path
 
 from safety_nb import encoding, generation, judges, mixing, models, sources, training
 from safety_nb.errors import InputError
-from safety_nb.judges import llm
 from safety_nb.schema import RunParams
 
 
@@ -23,8 +22,7 @@ def check_run(params: RunParams) -> None:
         lambda: training.check_report_to(params.report_to),
         lambda: models.check_dtype(params.train_dtype),
         lambda: generation.server_of(params) if params.backend == "server" else None,
-        lambda: [judges.build(name, params) for name in params.judges],
-        lambda: llm.check_not_own(params),
+        lambda: judges.build_all(params, judges.model_under_test(params.model_dump())),
     ):
         try:
             check()

@@ -6,7 +6,7 @@ What it says lies in each run's ``preferences.jsonl``, from where the comparison
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_nb import endpoint, runs, study
+from safety_nb import endpoint, judges, runs, study
 from safety_nb.errors import InputError
 from safety_nb.judges import llm
 from safety_nb.judges.judgement import Judgement
@@ -39,10 +39,9 @@ def ask(folder: Path, params: JudgeParams) -> "pd.DataFrame":
     import pandas as pd
 
     tables = study.read_study(folder)
-    base, judge = str(tables.shared.get("base_model", "")), params.judge_model
-    if not params.judge_own_model and judge and llm.same_model(judge, base):
-        raise InputError(f"judge_model: {judge!r} is the model under test; choose another, or set judge_own_model.")
     done = tables.runs[tables.runs["state"] == runs.DONE]
+    for values in done.to_dict("records"):
+        judges.check_not_own(JUDGE, params.judge_model, judges.model_under_test({**tables.shared, **values}), params)
     settings = [name for name in tables.swept if name != "n_safety"]
     found = []
     for _, members in done.groupby(settings, dropna=False) if settings else [((), done)]:

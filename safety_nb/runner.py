@@ -117,7 +117,7 @@ def fingerprint(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> 
         "notebook": runs.sha256(notebook_path(stage.notebook)),
         "params": _stage_params(stage, params),
         "inputs": runs.hashes(run.root, stage.inputs),
-        "data": _own_data(stage, params),
+        "data": _own_data(stage, params) | _labels(run, stage, params),
         "version": __version__,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -128,6 +128,22 @@ def _own_data(stage: Stage, params: schema.RunParams) -> dict[str, str]:
     values = _stage_params(stage, params)
     entries = [values.get(name, "") for name in ("general", "safety", "validation")] + values.get("evaluation", [])
     return {str(path): runs.sha256(path) for path in sources.own_files(entries)}
+
+
+def _labels(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> dict[str, str]:
+    """SHA-256 of the labels of people that a stage reads as a judge's: new ones are to be judged by."""
+    named = [name.partition(":") for name in _stage_params(stage, params).get("judges", [])]
+    variants = [variant for kind, _, variant in named if kind == "human"]
+    if not variants:
+        return {}
+    from safety_nb.judges import human
+
+    # By name, not by place: a run that was moved has the same labels.
+    return {
+        f"human:{variant}/{path.name}": runs.sha256(path)
+        for variant in variants
+        for path in human.files(variant, run.root)
+    }
 
 
 def _stage_params(stage: Stage, params: schema.RunParams) -> dict[str, Any]:

@@ -3,11 +3,12 @@ that reads the labels."""
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from ipywidgets import embed
 
-from safety_nb import annotate, annotations, runs, schema
+from safety_nb import annotate, annotations, runner, runs, schema, stages, stats
 from safety_nb.errors import InputError
 from safety_nb.judges import human
 
@@ -335,6 +336,49 @@ def test_results_are_told_by_run_only_when_asked_for(study):
     }  # fmt: skip
 
 
+def preferences(rows) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["run", "other_run", "dataset", "prompt_id", "preference"])
+
+
+def test_a_win_rate_counts_ties_half_and_is_of_prompts():
+    # Of two runs, b was preferred to a in 6 prompts of 10, with 2 ties: 0.7, whichever of them a row names first.
+    given = ["other_run"] * 3 + ["run"] * 3 + ["tie"] * 2 + ["other_run", "run"]
+    names = [("a", "b")] * 3 + [("b", "a")] * 3 + [("a", "b"), ("b", "a")] + [("b", "a"), ("a", "b")]
+    rows = [[*two, "d", str(i), said] for i, (two, said) in enumerate(zip(names, given, strict=True))]
+    rows += [["a", "b", "d", "10", None]]
+    (row,) = annotations.win_rates(preferences(rows)).to_dict("records")
+    assert (row["run"], row["other_run"], row["dataset"]) == ("a", "b", "d")
+    assert [row[name] for name in ("better", "tie", "worse", "n", "n_missing")] == [2, 2, 6, 10, 1]
+    by_hand = stats.mean_over_seeds(np.array([[0.0] * 6 + [0.5] * 2 + [1.0] * 2]))
+    assert (row["win_rate"], row["low"], row["high"]) == pytest.approx((0.3, by_hand.low, by_hand.high))
+    # Two pairs of answers to each prompt are twice as many, and of no more prompts.
+    twice = annotations.win_rates(preferences(rows * 2)).iloc[0]
+    assert twice["n"] == 20 and (twice["low"], twice["high"]) == pytest.approx((row["low"], row["high"]))
+
+
+def test_win_rates_are_told_by_set_and_over_all_sets():
+    rows = [["a", "b", name, str(i), "run" if name == "x" else "tie"] for name in "xy" for i in range(4)]
+    table = annotations.win_rates(preferences(rows)).set_index("dataset")
+    assert table["win_rate"].to_dict() == {"x": 1.0, "y": 0.5, "(all)": 0.75}
+    # The same prompt_id in two sets is two prompts.
+    by_hand = stats.mean_over_seeds(np.array([[1.0] * 4 + [0.5] * 4]))
+    assert tuple(table.loc["(all)", ["low", "high", "n"]]) == pytest.approx((by_hand.low, by_hand.high, 8))
+    assert table.loc["x", "low"] == pytest.approx(stats.rate([True] * 4).low)
+    assert (table["high"] > table["low"]).all()
+    nothing = annotations.win_rates(preferences([["a", "b", "d", "1", None]])).iloc[0]
+    assert nothing["n"] == 0 and nothing["n_missing"] == 1 and nothing["win_rate"] != nothing["win_rate"]
+
+
+def test_results_of_pairs_are_win_rates_once_revealed(study):
+    asked = {"ask": "pair", "runs": ["n0_seed0", "n30_seed0"], "n": 4}
+    for item in job(study, **asked).items:
+        runs.append_line(job(study, **asked).log, annotations.log_line(item, "pair", "other_run", 1))
+    assert annotate.results(job(study, **asked)).to_numpy().tolist() == [[4]]
+    told = annotate.results(job(study, **asked, reveal=True)).set_index("dataset")
+    assert told.loc["(all)", ["run", "other_run", "win_rate", "n"]].tolist() == ["n0_seed0", "n30_seed0", 0.0, 4]
+    assert 0.3 < told.loc["(all)", "high"] < 0.6  # Wilson: 0 of 4
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -389,3 +433,31 @@ def test_before_anyone_labelled_all_is_missing_and_a_wrong_folder_is_told(study)
     assert said.missing == "nobody labelled it"
     with pytest.raises(InputError, match="no annotations"):
         judged(study, [], str(study / "n0_seed0"))
+
+
+def test_new_labels_are_judged_by_and_no_others_matter(study):
+    run, stage = runs.RunFolder(study / "n30_seed0"), stages.stage_named("judge")
+    labelled = job(run.root, annotator="ann", n=2)
+    label_all(labelled, lambda item: LABELS[0])
+
+    def is_fresh_after(params, change) -> bool:
+        runs.write_jsonl(run.judgements, [{"judge": "human"}])
+        done = {"state": "done", "outputs": runs.hashes(run.root, stage.outputs)}
+        runs.record_stage(run, "judge", **done, fingerprint=runner.fingerprint(run, stage, params))
+        assert runner.is_fresh(run, stage, params)
+        change()
+        return runner.is_fresh(run, stage, params)
+
+    def another() -> None:
+        runs.append_line(labelled.log, annotations.log_line(labelled.items[0], "refusal", LABELS[1], 1))
+
+    people, rules = schema.RunParams(judges=["refusal", "human"]), schema.RunParams(judges=["refusal"])
+    named = schema.RunParams(judges=[f"human:{study}"])
+    assert not is_fresh_after(people, another)
+    assert is_fresh_after(rules, another) and is_fresh_after(named, another)
+    assert not is_fresh_after(named, lambda: label_all(job(study, n=1), lambda item: LABELS[0]))
+    assert is_fresh_after(people, lambda: label_all(job(study, annotator="bob", n=2), lambda item: LABELS[0]))
+    # Without labels of its own it reads those of its study.
+    labelled.log.unlink()
+    assert not is_fresh_after(people, lambda: label_all(job(study, annotator="cy", n=2), lambda item: LABELS[0]))
+    assert is_fresh_after(people, lambda: None)

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from safety_nb import judges, runs, sources
+from safety_nb import checks, judges, runs, sources
 from safety_nb.errors import InputError
 from safety_nb.judges import reference
 from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.schema import JudgeParams
+from safety_nb.schema import JudgeParams, RunParams
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -45,6 +45,78 @@ def test_reference_looks_for_the_answer_as_whole_words(response, answer, label):
 @pytest.mark.parametrize(("row", "read"), [({"response": "x"}, False), ({"response": "x", "answer": "y"}, True)])
 def test_reference_reads_only_what_has_an_answer(row, read):
     assert judges.build("reference", JudgeParams()).reads(row) is read
+
+
+# No judge of its own answers
+
+
+def in_folder(folder):
+    """A folder that looks like a saved model's."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "tested", "same"),
+    [
+        ("owner/model-7b", "owner/model-7b", True),
+        ("owner/Model-7B", "model-7b", True),
+        ("/models/model-7b/", "owner/model-7b", True),
+        ("owner/model-7b", "owner/model-13b", False),
+        ("tiny", "tiny", True),
+        ("one", "one/../one/", True),
+        ("link", "one", True),
+        ("other/one", "one", False),  # another folder of that name
+        ("owner/one", "one", True),  # a copy of the hub's, as far as its name tells
+    ],
+)
+def test_folders_are_one_model_by_their_place_and_names_by_their_end(model, tested, same, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    in_folder(tmp_path / "one"), in_folder(tmp_path / "other" / "one")
+    (tmp_path / "link").symlink_to("one")
+    assert judges.same_model(model, tested) is judges.same_model(tested, model) is same
+
+
+@pytest.mark.parametrize(
+    "name", ["llm:xstest", "harmfulness:{}", "harmfulness:{}#harm", "helpfulness:{}", "guard:wildguard={}"]
+)
+def test_no_judge_is_the_model_under_test_unless_told(name, tmp_path):
+    folder = in_folder(tmp_path / "base")
+    values = {"judges": [name.format(folder)], "base_model": f"{folder}/../base"}
+    values |= {"judge_base_url": "http://localhost/v1", "judge_model": "base"}
+    params = RunParams(**values)
+    with pytest.raises(InputError, match="judge_own_model"):
+        judges.build_all(params, judges.model_under_test(params.model_dump()))
+    for other in ({"base_model": "tiny"}, {"judge_own_model": True}):
+        params = RunParams(**values | other)
+        (judge,) = judges.build_all(params, judges.model_under_test(params.model_dump()))
+        assert judge.name == name.format(folder)
+    served = {"backend": "server", "served_model": "BASE", "base_model": "tiny"}
+    with pytest.raises(InputError, match="which is the model under test"):
+        judges.check_not_own("llm:xstest", "owner/base", judges.model_under_test(served), JudgeParams())
+
+
+def test_a_run_is_refused_before_anything_is_written(tmp_path):
+    params = RunParams(judges=["llm:xstest"], judge_base_url="http://localhost/v1", judge_model="tiny")
+    with pytest.raises(InputError, match="which is the model under test"):
+        checks.check_run(params)
+    checks.check_run(params.model_copy(update={"judge_own_model": True}))
+
+
+def test_rules_and_people_may_read_any_answers():
+    params = RunParams(judges=["refusal", "string-match", "reference", "human"], base_model="tiny")
+    assert len(judges.build_all(params, "tiny")) == 4
+
+
+def test_a_run_knows_whose_answers_the_notebook_judges(tmp_path):
+    run = runs.RunFolder(tmp_path)
+    runs.write_jsonl(run.responses, [{"dataset": "tiny-ordinary", "prompt_id": "1", "prompt": "a", "response": "b"}])
+    runs.write_json(run.generation, {"backend": "local", "base_model": str(in_folder(tmp_path / "base"))})
+    params = JudgeParams(run_dir=str(tmp_path), judges=[f"harmfulness:{tmp_path}/base"])
+    with pytest.raises(InputError, match="which is the model under test"):
+        judges.judge_run(params)
+    assert not run.judgements.exists()
 
 
 # All judges of a run

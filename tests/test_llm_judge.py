@@ -440,25 +440,3 @@ def test_the_endpoint_a_judgement_came_from_is_part_of_what_it_is_kept_under():
 def test_what_cannot_be_asked_is_told_before_anything_is(variant, values, told):
     with pytest.raises(InputError, match=told):
         llm.build(variant, params("http://localhost/v1").model_copy(update=values))
-
-
-@pytest.mark.parametrize(
-    ("values", "own"),
-    [
-        ({"base_model": "owner/model-7b", "judge_model": "owner/model-7b"}, True),
-        ({"base_model": "owner/Model-7B", "judge_model": "model-7b"}, True),
-        ({"base_model": "/models/model-7b/", "judge_model": "owner/model-7b"}, True),
-        ({"base_model": "owner/model-7b", "judge_model": "owner/model-13b"}, False),
-        ({"backend": "server", "base_url": "http://a/v1", "served_model": "m", "judge_model": "m"}, True),
-        ({"backend": "server", "base_url": "http://a/v1", "served_model": "m", "judge_model": "tiny"}, False),
-        ({"base_model": "m", "judge_model": "m", "judge_own_model": True}, False),
-        ({"base_model": "m", "judge_model": "m", "judges": ["refusal"]}, False),
-    ],
-)
-def test_the_model_under_test_is_not_its_own_judge_unless_told(values, own):
-    run = schema.RunParams(**{"judges": ["llm:xstest"], "judge_base_url": "http://b/v1", **values})
-    if own:
-        with pytest.raises(InputError, match="judge_own_model"):
-            llm.check_not_own(run)
-    else:
-        llm.check_not_own(run)

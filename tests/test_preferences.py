@@ -57,6 +57,12 @@ def test_the_model_under_test_is_no_judge_of_its_own_answers(folder):
         preferences.ask(folder, JudgeParams(judge_base_url=server.base_url, judge_model="tiny"))
 
 
+def test_a_model_that_only_some_runs_test_is_no_judge_of_theirs(tmp_path):
+    folder = made(tmp_path / "study", {0: 0}, base_model=["tiny", "owner/other"])
+    with Scripted(prefers("better")) as server, pytest.raises(InputError, match="'other', which is the model under"):
+        preferences.ask(folder, JudgeParams(judge_base_url=server.base_url, judge_model="other"))
+
+
 def test_a_study_without_ordinary_requests_has_nothing_to_compare(tmp_path):
     with Scripted(prefers("better")) as server, pytest.raises(InputError, match="no evaluation set of ordinary"):
         preferences.ask(made(tmp_path / "study", {0: 0, 100: 20}), params(server))

@@ -63,7 +63,8 @@ ALLOWED = {
     "coherence": set(),
     "decoding": set(),
     "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
-    "judges": {"endpoint", "fetch", "judges.judgement", "runs", "schema", "sources"},
+    # models, tiny: where a model lies, so that none judges its own answers.
+    "judges": {"endpoint", "fetch", "judges.judgement", "models", "runs", "schema", "sources", "tiny"},
     "judges.guard": {"decoding", "judges.judgement", "models", "schema"},
     "judges.helpfulness": {"judges.harmfulness", "judges.judgement", "models", "schema"},
     "judges.harmfulness": {"judges.judgement", "models", "runs", "schema", "tiny"},
@@ -114,7 +115,7 @@ ALLOWED = {
     "review": {"page", "runs"},
     "agreement": {"stats"},
     "correction": {"stats"},
-    "annotations": {"agreement", "judges.judgement", "runs", "tables"},
+    "annotations": {"agreement", "judges.judgement", "runs", "stats", "tables"},
     "annotate": {"annotations", "page", "runs", "schema"},
     # study: the judgements of its runs.
     "calibration": {
@@ -141,16 +142,15 @@ ALLOWED = {
         "sources",
     },
     "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "training"},
-    # sources: a stage is stale when the user's file changed.
-    "runner": {"engine", "redaction", "runs", "schema", "sources", "stages", "warm"},
+    # sources, judges.human: a stage is stale when the user's file changed, or people's labels.
+    "runner": {"engine", "judges.human", "redaction", "runs", "schema", "sources", "stages", "warm"},
     "study": {"capabilities", "runner", "runs", "schema", "warm"},
-    "preferences": {"endpoint", "judges.judgement", "judges.llm", "runs", "schema", "study"},
+    "preferences": {"endpoint", "judges", "judges.judgement", "judges.llm", "runs", "schema", "study"},
     "search": {"contrasts", "dose", "runs", "schema", "sources", "study", "summary"},
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
     "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "sources", "warm"},
-    # judges.llm: only a whole run knows which model is under test.
-    "checks": {"encoding", "generation", "judges", "judges.llm", "mixing", "models", "schema", "sources", "training"},
+    "checks": {"encoding", "generation", "judges", "mixing", "models", "schema", "sources", "training"},
     "cells": {"runs", "schema", "stages"},
     "data_commands": {"sources"},
     "cli": {

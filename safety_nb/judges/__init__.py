@@ -8,12 +8,12 @@ run's responses or any table, and keeps what is dear to ask twice.
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import endpoint, fetch, runs, sources
+from safety_nb import endpoint, fetch, models, runs, sources, tiny
 from safety_nb.errors import InputError
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.schema import JudgeParams
@@ -32,6 +32,64 @@ def build(name: str, params: JudgeParams) -> Judge:
     """
     kind, _, variant = name.partition(":")
     return importlib.import_module(f"safety_nb.judges.{kind.replace('-', '_')}").build(variant, params)
+
+
+def build_all(params: JudgeParams, tested: str) -> list[Judge]:
+    """The judges of a run, none of which is the model under test unless ``judge_own_model`` says so.
+
+    Args:
+        tested: what ``model_under_test`` says.
+
+    Raises:
+        InputError: as ``build`` and ``check_not_own``.
+    """
+    readers = [build(name, params) for name in params.judges]
+    for judge in readers:
+        check_not_own(judge.name, judge.model, tested, params)
+    return readers
+
+
+def model_under_test(values: Mapping[str, Any]) -> str:
+    """Whose answers are judged, by the parameters of a run or its ``generation.json``; empty where they don't say."""
+    served = values.get("backend") == "server"
+    return str(values.get("served_model" if served else "base_model") or "")
+
+
+def check_not_own(judge: str, model: str, tested: str, params: JudgeParams) -> None:
+    """Check that the model under test is not its own judge, unless ``judge_own_model`` says so.
+
+    Args:
+        judge: the judge's name; model: the model that it asks, empty for none.
+        tested: the model under test, empty where it is not known.
+
+    Raises:
+        InputError: it is.
+    """
+    if model and tested and not params.judge_own_model and same_model(model, tested):
+        raise InputError(
+            f"judges: {judge} asks {model!r}, which is the model under test ({tested!r}), and models favour their own "
+            "answers; choose another judge, or set judge_own_model to true to let it judge itself."
+        )
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names mean one model: two folders if they are the same place, else by name.
+
+    A name counts without the owner of a hub id and without case. An address tells nothing, since one server may have
+    many models and one model many servers; nor does the folder of a copy tell whose it is but by its name.
+    """
+    folders = _folder(one), _folder(other)
+    return folders[0] == folders[1] if all(folders) else _bare(one) == _bare(other)
+
+
+def _folder(model: str) -> Path | None:
+    """The folder of a model that lies in one."""
+    folder = tiny.BASE_DIR if model == models.TINY else Path(model).expanduser()
+    return folder.resolve() if (folder / "config.json").is_file() else None
+
+
+def _bare(model: str) -> str:
+    return model.rstrip("/").rpartition("/")[2].casefold()
 
 
 def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
@@ -101,6 +159,7 @@ def judge_run(params: JudgeParams) -> list[dict]:
     answer, the judgement is missing.
 
     Raises:
+        InputError: as ``build_all``.
         ConnectionError: the endpoint of a judge was given up on.
 
     Returns:
@@ -111,7 +170,8 @@ def judge_run(params: JudgeParams) -> list[dict]:
     runs.require(run, ["responses.jsonl"], maker="generate")
     responses = _with_answers(runs.read_jsonl(run.responses), run, params.data_dir)
     several = any(row.get("sample") for row in responses)
-    readers = [build(name, params) for name in params.judges]
+    made = runs.read_json(run.generation) if run.generation.is_file() else {}
+    readers = build_all(params, model_under_test(made))
     work = [(judge, [row for row in responses if judge.reads(row)]) for judge in readers]
     progress = runs.Progress(run, "judge", sum(len(read) for _, read in work))
     rows: list[dict] = []

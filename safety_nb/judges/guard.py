@@ -148,7 +148,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
         return _judge(rows, FAMILIES[family], name, revision, params)
 
     identity = {"kind": "guard", "family": family, **at, "form": FAMILIES[family].form, "weights": "nf4"}
-    return Judge(name=f"guard:{variant}", judge=judge, identity=identity)
+    return Judge(name=f"guard:{variant}", judge=judge, identity=identity, model=name)
 
 
 def _parsed(variant: str) -> tuple[str, str, str]:

@@ -88,6 +88,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
         name=f"harmfulness:{variant}" if variant else "harmfulness",
         judge=judge,
         identity={"kind": "harmfulness", **at, "class": label, "input": asdict(how)},
+        model=name,
     )
 
 

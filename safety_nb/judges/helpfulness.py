@@ -35,6 +35,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
         name=f"helpfulness:{variant}" if variant else "helpfulness",
         judge=lambda rows: _judge(rows, name, revision, params),
         identity={"kind": "helpfulness", **at, "max_tokens": _PAIR.max_tokens},
+        model=name,
     )
 
 

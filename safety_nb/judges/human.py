@@ -6,7 +6,6 @@ most people, scores (harmfulness, 0 to 4) their mean; what nobody labelled, or p
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from safety_nb import annotations, runs
@@ -22,22 +21,31 @@ def build(variant: str, params: JudgeParams) -> Judge:
         InputError: the folder that is named holds no annotations.
     """
     name = f"human:{variant}" if variant else "human"
-    if not variant:
-        root = runs.open_run(params.run_dir).root
-        return Judge(name, partial(judge, [root / "annotations", root.resolve().parent / "annotations"]))
-    named = Path(variant).expanduser()
-    folder = named if named.name == "annotations" else named / "annotations"
-    if not any(folder.glob("*.jsonl")):
+    run = runs.open_run(params.run_dir).root
+    if variant and not files(variant, run):
         raise InputError(
-            f"judges: {name}: {named} holds no annotations; name the folder of a run or a study whose answers were "
+            f"judges: {name}: {variant} holds no annotations; name the folder of a run or a study whose answers were "
             "labelled in the notebook annotate."
         )
-    return Judge(name, partial(judge, [folder]))
+    return Judge(name, lambda rows: judge(_folder(variant, run), rows))
 
 
-def judge(folders: Sequence[Path], rows: Sequence[dict]) -> list[Judgement]:
-    """Judge rows with ``prompt`` and ``response`` by the annotations of the first folder that has any."""
-    folder = next((folder for folder in folders if any(folder.glob("*.jsonl"))), folders[0])
+def files(variant: str, run: Path) -> list[Path]:
+    """The logs, one a person, that the judge of that name reads for a run."""
+    return sorted(_folder(variant, run).glob("*.jsonl"))
+
+
+def _folder(variant: str, run: Path) -> Path:
+    """The annotations that are named, else the run's own, else its study's."""
+    if variant:
+        named = Path(variant).expanduser()
+        return named if named.name == "annotations" else named / "annotations"
+    folders = run / "annotations", run.resolve().parent / "annotations"
+    return next((folder for folder in folders if any(folder.glob("*.jsonl"))), folders[0])
+
+
+def judge(folder: Path, rows: Sequence[dict]) -> list[Judgement]:
+    """Judge rows with ``prompt`` and ``response`` by a folder of annotations."""
     agreed = {
         ask: annotations.consensus(annotations.read(folder, ask), ask, by="text") for ask in ("refusal", "harmfulness")
     }

@@ -33,9 +33,12 @@ class Judge:
         reads: whether it can read a row at all; the others it leaves out.
         identity: all that a judgement depends on besides the row (model, revision, rubric): what it is kept under, so
             that nothing is judged twice. Empty where judging again is cheaper than looking up.
+        model: the language or reward model that judges, by hub id, folder, or the name an endpoint has for it; empty
+            for rules and people. What it answers itself it does not judge unless told to.
     """
 
     name: str
     judge: Callable[[Sequence[dict]], Iterable[Judgement]]
     reads: Callable[[dict], bool] = lambda row: True
     identity: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""

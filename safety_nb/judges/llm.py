@@ -21,7 +21,7 @@ from safety_nb.errors import InputError
 from safety_nb.judges import rubrics
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.judges.rubrics import Rubric
-from safety_nb.schema import JudgeParams, RunParams
+from safety_nb.schema import JudgeParams
 
 MAX_TOKENS = 1024  # a verdict takes a hundred; the rest is for models that think aloud
 _VOTING_TEMPERATURE = 0.7  # where several votes are asked for: at 0 they would be one vote, repeated
@@ -65,6 +65,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
             "messages": messages(rubric, {"request": "", "answer": ""}),
             "schema": rubric.schema,
         },
+        model=ask.model,
     )
 
 
@@ -90,33 +91,6 @@ def endpoint_of(params: JudgeParams) -> Endpoint:
 def cache_file() -> Path:
     """Where replies are kept as they come, those that are no verdict too: what was paid for is not asked again."""
     return fetch.cache_dir() / "replies" / "llm.jsonl"
-
-
-def check_not_own(params: RunParams) -> None:
-    """Check that the model under test is not its own judge, unless ``judge_own_model`` says so.
-
-    Models are compared by name, without the owner of a hub id: an address tells nothing, since one server may have
-    many models and one model many servers.
-
-    Raises:
-        InputError: it is.
-    """
-    tested = params.served_model if params.backend == "server" else params.base_model
-    uses = any(name.partition(":")[0] == "llm" for name in params.judges)
-    if uses and not params.judge_own_model and same_model(params.judge_model, tested):
-        raise InputError(
-            f"judge_model: {params.judge_model!r} is the model under test ({tested!r}), and models favour their own "
-            "answers; choose another judge, or set judge_own_model to true to let it judge itself."
-        )
-
-
-def same_model(one: str, other: str) -> bool:
-    """Whether two names mean one model, without regard to the owner of a hub id and to case."""
-    return _bare(one) == _bare(other)
-
-
-def _bare(model: str) -> str:
-    return model.rstrip("/").rpartition("/")[2].casefold()
 
 
 # --- asking -------------------------------------------------------------------------------------------------------

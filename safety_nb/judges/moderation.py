@@ -35,6 +35,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
         name=f"moderation:{variant}" if variant else "moderation",
         judge=lambda rows: judge(rows, ask, size, cache_file()),
         identity={"base_url": ask.base_url.rstrip("/"), "model": ask.model},
+        model=ask.model,
     )
 
 
