@@ -12,19 +12,22 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations_with_replacement
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
-from scipy.stats import binom, norm
+from scipy.stats import binom, multinomial, norm
 
 from safety_nb import dose, paired, stats
 
 PROMPTS, CELLS = 2.0, 0.7  # standard deviations of prompts and of single answers, in log odds
 POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(61)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
+PAIRS = list(combinations_with_replacement((0.5, 0.3, 0.2, 0.1, 0.05, 0.02), 2))  # of rates, the second not higher
+FALLING = [pair for pair in PAIRS if pair[0] > pair[1]]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,35 @@ def of_wilson(n: int) -> Row:
     held = [float(binom.pmf(np.arange(n + 1), n, rate)[(low <= rate) & (rate <= high)].sum()) for rate in rates]
     spread = 100 * min(held), 100 * max(held)
     return Row("Wilson, exact", f"{n} answers, rates 0.05 to 0.95", 100 * float(np.mean(held)), *spread, np.nan)
+
+
+def shares_changed(first: float, second: float) -> tuple[float, float]:
+    """The shares of prompts that become false, and true, between one model of each rate."""
+    noise = PROMPTS * POINTS[:, None] + CELLS * POINTS
+    one, other = (expit(constant(rate, 0) + noise) @ WEIGHTS for rate in (first, second))  # of each prompt
+    return float((one * (1 - other)) @ WEIGHTS), float(((1 - one) * other) @ WEIGHTS)
+
+
+def of_one_seed(n: int, pairs: Sequence[tuple[float, float]], one_way: bool = False) -> Row:
+    """The interval of a difference with one seed, exactly: the mean over pairs of rates, least and most.
+
+    Args:
+        n: Prompts.
+        pairs: The two rates.
+        one_way: No prompt changes against the difference, as where an N ends what the other did.
+    """
+    counts = [(lost, won, n - lost - won) for lost in range(n + 1) for won in range(n + 1 - lost)]
+    found = [paired.difference([np.repeat([1.0, 0, 0], c)], [np.repeat([0.0, 1, 0], c)]) for c in counts]
+    low, high = np.array([(each.low, each.high) for each in found]).T
+    held, widths = [], []
+    for first, second in pairs:
+        lost, won = (first - second, 0.0) if one_way else shares_changed(first, second)
+        chance = multinomial.pmf(counts, n, (lost, won, 1 - lost - won))
+        held.append(100 * float(chance[(low <= second - first) & (second - first <= high)].sum()))
+        widths.append(float(chance @ (high - low)))
+    shown = "rates 0.02 to 0.5" if len(pairs) > 1 else "rate {:g} and {:g}".format(*pairs[0])
+    setting = f"{n} prompts, 1 seed, {shown}{', all changes one way' if one_way else ''}"
+    return Row("difference, exact", setting, float(np.mean(held)), min(held), max(held), float(np.mean(widths)))
 
 
 def of_rate(setting: Setting, rounds: int) -> Row:
@@ -191,6 +223,12 @@ def rows(rounds: int) -> list[Row]:
     found += [
         of_difference(Setting(n, 1, one, 0), other, rounds) for n, one, other in ((100, 0.3, 0.1), (40, 0.1, 0.05))
     ]
+    found += [
+        of_difference(Setting(n, 1, one, 0), other, rounds)
+        for n, one, other in ((40, 0.3, 0.1), (100, 0.1, 0.05), (450, 0.05, 0.02))
+    ]
+    # Exactly, the same as one seed's above: there is no chance in these.
+    found += [of_one_seed(n, [pair]) for n, pair in ((40, (0.1, 0.05)), (40, (0.3, 0.1)), (100, (0.3, 0.1)))]
     found = [replace(row, usual=True) for row in found]
     # Where it is hard: few events, seeds that differ much, two seeds.
     hard = [
@@ -202,6 +240,8 @@ def rows(rounds: int) -> list[Row]:
     found += [of_rate(setting, rounds) for setting in [*hard, Setting(100, 2, 0.2, 0), Setting(100, 2, 0.2, 0.4)]]
     found += [of_difference(Setting(100, 3, 0.05, sd), 0.02, rounds) for sd in (0, 0.3)]
     found += [of_difference(Setting(40, 1, 0.1, 0), 0.05, rounds)]
+    for n in (100, 40):
+        found = [of_one_seed(n, PAIRS), of_one_seed(n, FALLING, one_way=True), *found]
     found = [of_wilson(n) for n in (40, 100, 450)] + found
     few = max(rounds // 4, 1)  # these take longer
     found += [of_test(Setting(100, 1, 0.2, 0), "exact McNemar", few)]
@@ -211,6 +251,7 @@ def rows(rounds: int) -> list[Row]:
             for name in ("paired permutation", "interval of the difference")
         ]
     found += [of_equivalence(Setting(100, 3, 0.2, sd), 0.1, rounds) for sd in (0, 0.2)]
+    found += [of_equivalence(Setting(100, 1, 0.2, 0), 0.1, rounds)]
     for setting, rates, name in ((Setting(100, 3, 0, 0.2), STEEP, "steep"), (Setting(100, 3, 0, 0.2), FLAT, "flat")):
         found += of_curve(setting, rates, name, few)
     return found
@@ -222,7 +263,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write the rows there")
     arguments = parser.parse_args()
     found = rows(arguments.rounds)
-    print("what | setting | held % (95 % interval of it; Wilson: least and most) | mean width")
+    print("what | setting | held % (95 % interval of it; exact: least and most) | mean width")
     for row in found:
         width = "" if math.isnan(row.width) else f"{row.width:.3f}"
         print(

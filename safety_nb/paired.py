@@ -91,9 +91,14 @@ def difference(
 ) -> Estimate:
     """Second minus first, with an interval over prompts and seeds drawn together.
 
-    The interval is that of `mean_over_seeds` on the differences of pairs. Where the values have bounds, two prompts are
-    added for it, one that changed wholly each way (Laplace's adjustment: Bonett & Price 2012, Journal of Educational
-    and Behavioral Statistics 37(4)), so that no pair having changed is not certainty that none would.
+    One seed's flags: Tango's score interval (1998, Statistics in Medicine 17). Computed exactly, for rates from 0.02 to
+    0.5 it covers 95.6 % on average with 40 prompts (93.2 to 99.5, the more where hardly a prompt changes) and 95.0 %
+    with 100 (93.7 to 96.5). It excludes 0 where McNemar's test without the caution of its exact form does; with few
+    changes the exact p value may still be above 0.05.
+
+    Otherwise the interval is that of `mean_over_seeds` on the differences of pairs. Where the values have bounds, two
+    prompts are added for it, one that changed wholly each way (Laplace's adjustment: Bonett & Price 2012, Journal of
+    Educational and Behavioral Statistics 37(4)), so that no pair having changed is not certainty that none would.
     Simulated, it covers 92 to 98 %: the less where three seeds differ much (`benchmarks/README.md`).
 
     Args:
@@ -107,6 +112,9 @@ def difference(
         ValueError: As for `compare`.
     """
     first, second = _pairs(first, second, bounds)
+    if changes := _changes(first, second, bounds):
+        lost, won, n = changes
+        return Estimate((won - lost) / n, *_score_interval(lost, won, n, confidence), n, first.size - n)
     plain = mean_over_seeds(second - first, seed, draws, None, confidence)
     if bounds is None or not plain.n:
         return plain
@@ -189,6 +197,9 @@ def equivalence(
     bounds: tuple[float, float] | None = SHARE,
 ) -> Equivalence:
     """Two one-sided tests (Schuirmann 1987) of paired values, over prompts and seeds drawn together.
+
+    One seed's flags are tested by Tango's score, to which the interval belongs; all else by the bootstrap of
+    `difference`.
 
     Args:
         first, second, seed, draws, bounds: As for `compare`.
@@ -283,6 +294,34 @@ def _n_seeds(matrix: np.ndarray) -> int:
     return int(_both(matrix).any(axis=1).sum())
 
 
+def _changes(first: np.ndarray, second: np.ndarray, bounds: tuple[float, float] | None) -> tuple[int, int, int] | None:
+    """Of one seed's flags: how many became false, how many true, of how many; None of anything else."""
+    one, other = first[_both(first)], second[_both(first)]
+    if bounds != SHARE or _n_seeds(first) != 1 or not np.isin([one, other], (0.0, 1.0)).all():
+        return None
+    return int((one > other).sum()), int((one < other).sum()), len(one)
+
+
+def _score(supposed: float, lost: int, won: int, n: int) -> float:
+    """How many standard errors the difference of one seed's flags lies above a supposed one, d (Tango 1998).
+
+    The standard error is that which follows from d and from the share q of prompts becoming false that is likeliest
+    under it, the larger root of 2 n q^2 - linear q - lost d (1 - d) = 0.
+    """
+    linear = lost + won - supposed * (2 * n + lost - won)
+    falling = (linear + np.sqrt(max(linear**2 + 8 * n * lost * supposed * (1 - supposed), 0.0))) / (4 * n)
+    variance = n * (2 * falling + supposed * (1 - supposed))
+    return (won - lost - n * supposed) / np.sqrt(max(variance, 1e-12))  # 0 where d is -1, 1 or, without a change, 0
+
+
+def _score_interval(lost: int, won: int, n: int, confidence: float) -> tuple[float, float]:
+    """The differences that are no more standard errors away than that."""
+    reach, middle = norm.ppf((1 + confidence) / 2), (won - lost) / n
+    low = brentq(lambda at: _score(at, lost, won, n) - reach, -1.0, middle) if middle > -1 else -1.0
+    high = brentq(lambda at: _score(at, lost, won, n) + reach, middle, 1.0) if middle < 1 else 1.0
+    return float(low), float(high)
+
+
 def _adjusted(off: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     """The differences with two more prompts, one at either end.
 
@@ -299,10 +338,12 @@ def _beyond(
 ) -> tuple[float, float, float]:
     """p values against a true difference equal to `edge`: two-sided, for being above it, for being below it."""
     first, second = _pairs(first, second, bounds)
-    off = second - first if bounds is None else _adjusted(second - first, bounds)
     if not _both(first).any():
         return np.nan, np.nan, np.nan
-    variation = Variation.of(off)
+    if changes := _changes(first, second, bounds):
+        score = _score(edge, *changes)
+        return float(2 * norm.sf(abs(score))), float(norm.sf(score)), float(norm.cdf(score))
+    variation = Variation.of(second - first if bounds is None else _adjusted(second - first, bounds))
     if not variation.variance > 0:
         return np.nan, np.nan, np.nan
     drawn = deviations([variation], seed, draws)[0]

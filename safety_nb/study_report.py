@@ -72,9 +72,9 @@ def study_page(
         ),
         page.paragraph(
             "Every model of a study answers the same prompts. A rate is the share of judged answers; its 95 % interval "
-            "is that of a bootstrap over seeds and prompts together, or Wilson's with one seed. Missing judgements "
-            "count neither way. The answer rests on a monotone fit: harmful compliance is taken never to rise with N, "
-            "and refusals of look-alikes never to fall."
+            "is that of a bootstrap over seeds and prompts together, or with one seed Wilson's (of a difference, "
+            "Tango's). Missing judgements count neither way. The answer rests on a monotone fit: harmful compliance "
+            "is taken never to rise with N, and refusals of look-alikes never to fall."
         ),
         blocks.params_fold(params, " shared by all runs"),
     ]

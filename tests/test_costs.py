@@ -55,15 +55,15 @@ def test_a_win_needs_both_scores():
 
 
 def test_a_cost_is_in_points_and_above_zero_where_it_is_worse():
-    # 20 questions, 5 right answers lost: 25 points worse, with the ends of the interval turned round.
-    first, second = np.ones((1, 20)), np.array([[0.0] * 5 + [1.0] * 15])
+    # 20 questions, 6 right answers lost, 2 gained: 20 points worse, with the ends of the interval turned round.
+    first, second = np.array([[1.0] * 18 + [0.0] * 2]), np.array([[0.0] * 6 + [1.0] * 14])
     found = costs.table([costs.Measure("quiz correct", {30: second, 0: first}, worse=-1)], margin=0.05)
     assert list(found.columns) == costs.COLUMNS
     (row,) = found.to_dict("records")
     plain = paired.difference(first, second)
-    assert (row["n_safety"], row["against"], row["estimate"], row["n"]) == (30, 0, pytest.approx(25), 20)
+    assert (row["n_safety"], row["against"], row["estimate"], row["n"]) == (30, 0, pytest.approx(20), 20)
     assert (row["low"], row["high"]) == pytest.approx((-100 * plain.high, -100 * plain.low))
-    assert 0 < row["low"] < 25 < row["high"] and row["verdict"] == "open"  # 5 of 20 may yet be under 5 points
+    assert row["low"] < 0 < 20 < row["high"] and row["verdict"] == "open"  # 4 of 20 may yet be under 5 points
 
 
 @pytest.mark.parametrize(

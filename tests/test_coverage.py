@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,26 @@ ROUNDS, ALLOWANCE = 400, 2.2
 @pytest.mark.parametrize("n", [40, 100, 450])
 def test_wilson_holds_on_average(n):
     assert 94.5 < coverage.of_wilson(n).percent < 95.5
+
+
+@pytest.mark.parametrize(("pairs", "one_way"), [(coverage.PAIRS, False), (coverage.FALLING, True)], ids=["all", "one"])
+def test_interval_of_one_seeds_difference_holds_exactly(pairs, one_way):
+    row = coverage.of_one_seed(40, pairs, one_way)
+    assert 95 < row.percent < 97
+    assert row.low_percent > 92.5  # where few prompts change no interval holds 95 % everywhere; this is never far less
+
+
+@pytest.mark.parametrize("pair", [(0.1, 0.05), (0.3, 0.1)])
+def test_interval_of_one_seeds_difference_holds_where_few_prompts_change(pair):
+    assert 93 < coverage.of_one_seed(40, [pair]).percent < 97
+
+
+def test_shares_changed_are_those_of_the_simulated_answers():
+    rng = np.random.default_rng(0)
+    first, second = coverage.answers(Setting(200_000, 1, 0.3, 0), [0.3, 0.1], rng)
+    lost, won = coverage.shares_changed(0.3, 0.1)
+    assert lost - won == pytest.approx(0.2, abs=1e-6)
+    assert lost == pytest.approx(float((first > second).mean()), abs=0.004)  # 4 standard errors
 
 
 @pytest.mark.parametrize(

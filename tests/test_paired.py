@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from scipy.optimize import minimize_scalar
+from scipy.special import xlogy
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.weightstats import ttost_paired
 
 from safety_nb.paired import (
@@ -96,12 +99,72 @@ def test_holm_by_hand():
 # Differences and effects
 
 
-def test_difference_of_one_seed_is_that_of_bonett_and_price():
-    # 10 became false, 4 became true, of 100. Adjusted: 11 and 5 of 102; d = -6 / 102 = -0.05882, and its variance
-    # (16 / 102 - d^2) / 102 = 0.0015039, root 0.03878; d -+ 1.96 roots: -0.1348 and 0.0172.
-    got = difference(*flags(10, 4, 86))
-    assert (got.estimate, got.n, got.n_missing) == (pytest.approx(-0.06), 100, 0)
-    assert (got.low, got.high) == pytest.approx((-0.1348, 0.0172), abs=0.004)
+def test_difference_of_one_seeds_scores_is_that_of_bonett_and_price():
+    # 10 fell by the whole scale, 4 rose by it, of 100. Adjusted: 11 and 5 of 102; d = -6 / 102 = -0.05882, and its
+    # variance (16 / 102 - d^2) / 102 = 0.0015039, root 0.03878; d -+ 1.96 roots: -0.1348 and 0.0172. Of a scale of 4.
+    first, second = flags(10, 4, 86)
+    got = difference(4 * first, 4 * second, bounds=(0, 4))
+    assert (got.estimate, got.n, got.n_missing) == (pytest.approx(-0.24), 100, 0)
+    assert (got.low, got.high) == pytest.approx((4 * -0.1348, 4 * 0.0172), abs=0.016)
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"), [((16, 6, 139), -0.1240, -0.0054), ((7, 1, 13), -0.517, -0.026)], ids=["161", "21"]
+)
+def test_difference_of_one_seeds_flags_is_that_of_tango(counts, low, high):
+    # Published for Cavo et al. (2012) and Bentur et al. (2009) by Fagerland, Lydersen & Laake, Statistical Analysis of
+    # As given by the R packages contingencytables (Cavo et al. 2012) and ratesci (Bentur et al. 2009).
+    got = difference(*flags(*counts))
+    assert (got.low, got.high) == pytest.approx((low, high), abs=5e-4 if counts[0] == 7 else 5e-5)
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(0, 0, 20), (3, 0, 20), (0, 5, 6), (9, 4, 30), (1, 2, 3), (1, 0, 1)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_ends_are_as_many_standard_errors_away_by_maximum_likelihood(lost, won, n, confidence):
+    # The score in full, its nuisance found by a numerical search: of a prompt falling (p), rising (p + d) or staying.
+    reach = scipy_stats.norm.ppf((1 + confidence) / 2)
+    got = difference(*flags(lost, won, n - lost - won), confidence=confidence)
+    for end, sign in ((got.low, 1), (got.high, -1)):
+        if abs(end) == 1:  # of all changing alike nothing further out is possible
+            assert (won - lost) / n == end
+            continue
+
+        def surprise(p, end=end):
+            return -xlogy([lost, won, n - lost - won], [p, p + end, 1 - 2 * p - end]).sum()
+
+        within = max(0.0, -end), (1 - end) / 2
+        p = minimize_scalar(surprise, bounds=within, method="bounded", options={"xatol": 1e-10}).x
+        error = math.sqrt((2 * p + end - end**2) / n)
+        assert ((won - lost) / n - end) / error == pytest.approx(sign * reach, abs=1e-3)
+
+
+def test_no_change_and_all_changed_by_hand():
+    # Nothing changed: d is supposed to come from changes one way alone, n d^2 = z^2 d (1 - d), so d = z^2 / (n + z^2).
+    # All rose: n (1 - d)^2 = z^2 (1 - d) (1 + d), so d = (n - z^2) / (n + z^2); z^2 = 3.8415.
+    same, risen = difference(*flags(0, 0, 20)), difference(*flags(0, 20, 0))
+    assert (same.estimate, same.low, same.high) == pytest.approx((0, -3.8415 / 23.8415, 3.8415 / 23.8415), abs=1e-5)
+    assert (risen.estimate, risen.low, risen.high) == pytest.approx((1, 16.1585 / 23.8415, 1), abs=1e-5)
+    fallen = difference(*flags(20, 0, 0))
+    assert (fallen.low, fallen.high) == pytest.approx((-risen.high, -risen.low))
+    one = difference(*flags(0, 0, 1))
+    assert (one.low, one.high) == pytest.approx((-3.8415 / 4.8415, 3.8415 / 4.8415), abs=1e-5)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(4, 0), (9, 4), (2, 12)])
+def test_interval_of_one_seed_ends_at_zero_where_mcnemar_has_its_confidence(lost, won):
+    # Against no difference at all Tango's score is that of McNemar's test (statsmodels).
+    p_value = mcnemar([[0, lost], [won, 0]], exact=False, correction=False).pvalue
+    got = difference(*flags(lost, won, 30), confidence=1 - p_value)
+    assert min(abs(got.low), abs(got.high)) == pytest.approx(0, abs=1e-9)
+
+
+def test_other_seeds_and_pairs_without_a_side_do_not_count():
+    # A second seed of which nothing was judged, and pairs that lack a side, leave one seed's 16 and 6 of 161.
+    first, second = flags(16, 6, 139)
+    plain = difference(first, second)
+    first, second = np.hstack([first, [[NAN, 1.0]]]), np.hstack([second, [[1.0, NAN]]])
+    got = difference(np.vstack([first, np.full((1, 163), NAN)]), np.vstack([second, np.ones((1, 163))]))
+    assert (got.low, got.high, got.n, got.n_missing) == (plain.low, plain.high, 161, 2 + 163)
 
 
 def test_no_change_in_few_prompts_is_no_certainty():
@@ -127,6 +190,15 @@ def test_difference_without_bounds_is_the_mean_of_the_differences():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(3, 40)), rng.normal(size=(3, 40))
     assert difference(first, second, bounds=None) == mean_over_seeds(second - first, bounds=None)
+
+
+@pytest.mark.parametrize("bounds", [None, (0, 4)])
+def test_zeros_and_ones_of_a_longer_scale_are_no_flags(bounds):
+    # 10 fell by 1 and 4 rose: the least difference possible is not -1, and such scores could have changed by more.
+    first, second = flags(10, 4, 86)
+    got, as_flags = difference(first, second, bounds=bounds), difference(first, second)
+    assert got.estimate == as_flags.estimate
+    assert abs(got.low - as_flags.low) > 1e-3
 
 
 def test_prompts_that_share_their_difficulty_make_the_difference_sharper():
@@ -227,6 +299,21 @@ def test_equivalence_needs_both_sides():
     second[0, :5] = 1
     got = equivalence(first, second, 0.1)
     assert got.p_value > 0.3 and got.verdict == "open"
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(3, 5, 60), (0, 0, 40), (0, 1, 40), (1, 9, 50), (0, 10, 10)])
+def test_equivalence_of_one_seed_claims_what_its_interval_holds(lost, won, n):
+    rows = flags(lost, won, n - lost - won)
+    interval = difference(*rows, confidence=0.9)
+    got = equivalence(*rows, 0.1)
+    assert (got.difference.low, got.difference.high) == (interval.low, interval.high)
+    # At a margin of the farther end, the larger p value of the two tests is the 5 % that the interval leaves there.
+    margin = max(-interval.low, interval.high)
+    if margin < 1:
+        assert equivalence(*rows, margin).p_value == pytest.approx(0.05, abs=1e-6)
+    wider, narrower = equivalence(*rows, margin * 1.01), equivalence(*rows, margin * 0.99)
+    assert wider.verdict == "equivalent" and wider.p_value < 0.05
+    assert narrower.verdict != "equivalent" and narrower.p_value > 0.05
 
 
 def test_equivalence_with_few_seeds_is_slow_to_conclude():
