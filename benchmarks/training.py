@@ -156,8 +156,9 @@ def safety_nb(case: Case, folder: Path, meter: "Meter") -> None:
     trainer.PackedTrainer.train = meter.around(trainer.PackedTrainer.train)
     params = TrainParams(
         run_dir=str(folder / "run"), base_model=str(folder / "base"), cutoff=case.cutoff, batch_size=case.batch_rows,
-        micro_batch_size=MICRO_BATCH_ROWS if case.row_tokens else 1, learning_rate=LEARNING_RATE, lora_r=LORA["r"], lora_alpha=LORA["alpha"],
-        lora_dropout=LORA["dropout"], lora_targets=LORA["targets"], cpu_threads=0 if case.row_tokens else 1,
+        micro_batch_size=MICRO_BATCH_ROWS if case.row_tokens else 1, learning_rate=LEARNING_RATE,
+        lora_r=LORA["r"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"], lora_targets=LORA["targets"],
+        cpu_threads=0 if case.row_tokens else 1,
     )  # fmt: skip
     training.train(params)
 

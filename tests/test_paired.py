@@ -112,8 +112,7 @@ def test_difference_of_one_seeds_scores_is_that_of_bonett_and_price():
     ("counts", "low", "high"), [((16, 6, 139), -0.1240, -0.0054), ((7, 1, 13), -0.517, -0.026)], ids=["161", "21"]
 )
 def test_difference_of_one_seeds_flags_is_that_of_tango(counts, low, high):
-    # Published for Cavo et al. (2012) and Bentur et al. (2009) by Fagerland, Lydersen & Laake, Statistical Analysis of
-    # As given by the R packages contingencytables (Cavo et al. 2012) and ratesci (Bentur et al. 2009).
+    # As the R packages contingencytables (on Cavo et al. 2012) and ratesci (on Bentur et al. 2009) give them.
     got = difference(*flags(*counts))
     assert (got.low, got.high) == pytest.approx((low, high), abs=5e-4 if counts[0] == 7 else 5e-5)
 
