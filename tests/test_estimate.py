@@ -273,8 +273,14 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cud
     else:
         told = estimate.generation_memory(checked, width, checked.max_new_tokens).total
     command = [sys.executable, "-c", _REAL_STEP, json.dumps(values), str(width), stage]
-    # One process in a few peaks at a tenth more or less: the median of three is steady.
-    peaks = [int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+
+    def peak() -> int:
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    # One process in a few peaks at a tenth more or less: the median of three is steady. Two that are near settle it.
+    peaks = [peak(), peak()]
+    if peaks != [pytest.approx(told, rel=0.1)] * 2:
+        peaks.append(peak())
     assert told == pytest.approx(statistics.median(peaks), rel=0.15)
 
 
