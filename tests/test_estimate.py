@@ -225,7 +225,7 @@ else:
     model = estimate._with_adapter(params, model).train()
     trainer.attend_by_row(model)  # as training does
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
-    for _ in range(3):
+    for _ in range(2):  # from the second on the optimizer has its states too
         ids, places = torch.randint(1, 32000, (width,)).tolist(), list(range(width // 2))
         positions = [*range(width // 2)] * 2  # two rows
         pack = packing.Pack(ids, positions, places, ids[: width // 2], [0] * (width // 2), [0])
