@@ -1,7 +1,7 @@
 # Few commands, all in the environment .venv that the first of them makes. `make help` lists them.
 
 PYTHON ?= python3
-# Two runs at a time at most: each already trains on a core of its own, and each holds a model in memory.
+# Two runs, or processes of tests, at a time at most: each trains on a core of its own and holds a model in memory.
 JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ "$$cores" -lt 2 ] && echo "$$cores" || echo 2)
 
 BIN := .venv/bin
@@ -35,8 +35,9 @@ demo: $(READY)  ## the miniature study: 5 amounts of safety data, one seed (minu
 seeds: $(READY)  ## the same over three seeds, for intervals that cover the training
 	$(BIN)/safety-nb study params/tiny-study-seeds.yaml --jobs $(JOBS)
 
+# The tests of a file stay in one process, which trains and serves what they share once.
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 soak: $(READY)  ## the long tests: runs killed at twenty moments, each gone on with; coverage of the intervals (half an hour)
 	$(BIN)/python -m pytest -m soak

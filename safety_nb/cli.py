@@ -4,6 +4,7 @@ Exit status 0 done, 1 a stage failed, 2 bad input, 130 interrupted (Ctrl-C or SI
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.
 
 def main() -> None:
     """Entry point: user errors become one message and exit status 2."""
+    # jsonschema, which reading notebooks imports, has this if it is there: a grammar that takes a second to compile,
+    # for a format that no notebook's schema names. The process is ours alone: nobody else misses it.
+    sys.modules.setdefault("rfc3987_syntax", None)
     try:
         app()
     except InputError as error:

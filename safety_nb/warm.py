@@ -270,4 +270,5 @@ def _become_kernel(request: dict) -> NoReturn:
 
 if __name__ == "__main__":
     sys.path[:] = [path for path in sys.path if path]  # a kernel does not have the folder this was started in either
+    sys.modules.setdefault("rfc3987_syntax", None)  # as in cli.main
     _serve(socket.socket(fileno=int(sys.argv[1])))

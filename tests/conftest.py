@@ -9,6 +9,9 @@ import servers
 
 # Set before any test imports the hub's client, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Several processes of tests have a core each. Before torch and numpy are imported, for it is read then.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

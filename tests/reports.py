@@ -67,7 +67,7 @@ def a_study(rows=None, tables=None, **changes):
     figure.subplots().plot([0, 1])
     arguments = {
         "study": "dose",
-        "comparison": compare(tables),
+        "comparison": changes.get("comparison") or compare(tables),  # which is dear
         "params": {"base_model": "tiny", "epochs": 2},
         "swept": tables.swept,
         "targets": {"harmful_target": 0.05, "lookalike_limit": 0.1, "cost_margin": 0.05},

@@ -162,13 +162,18 @@ def named_run(texts: list[str]) -> str:
 def named_study(texts: list[str]) -> str:
     """The page of a study in which whatever has a name or a value has a hostile one."""
     name = " ".join(texts)
-    seeds = [judged(["full_refusal", "full_compliance"], text, general=text, run=text) for text in texts]
-    seeds += [judged(["full_compliance", None], text, general=text, run=name, n_safety=30) for text in texts]
+    # Every text stands in the name of one of four settings: one for each of them would take long to compare.
+    settings = [" ".join(texts[place::4]) for place in range(4)]
+    seeds = []
+    for place, text in enumerate(texts):
+        where = {"general": settings[place % 4], "seed": place // 4}
+        seeds.append(judged(["full_refusal", "full_compliance"], text, run=text, **where))
+        seeds.append(judged(["full_compliance", None], text, run=f"{text} {name}", n_safety=30, **where))
     roles = dict.fromkeys(texts, "harmful")
     runs_table = [(text, state, 0, 0, 9.0, text) for text in texts for state in ("done", "failed", text)]
     columns = ["run", "state", "n_safety", "seed", "wall_seconds", "cause"]
     types = {(text, "p0"): text for text in texts}
-    tables = tables_of(pd.concat(seeds, ignore_index=True), roles, types, general=texts)
+    tables = tables_of(pd.concat(seeds, ignore_index=True), roles, types, general=settings)
     tables = replace(tables, runs=pd.DataFrame(runs_table, columns=columns))
     compared = comparison.compare(tables)
     figure = plots.dose_response(compared.settings[0].refusals, roles).figure
@@ -251,8 +256,7 @@ class Visit:
         dialog.dismiss()
 
     def open_folds(self) -> None:
-        for summary in self.page.locator("summary").all():
-            summary.click()
+        self.page.locator("summary").evaluate_all("all => all.forEach(e => e.click())")
 
     def settle(self) -> None:
         """Let everything happen that markup could have set off."""
@@ -283,7 +287,8 @@ every = pytest.mark.parametrize("name", ["run", "study", "answers", "named run",
 @every
 def test_nothing_runs_and_nothing_is_asked_for(name, reports, visit, server):
     visit = visit(reports[name])
-    visit.open_folds()
+    for summary in visit.page.locator("summary").all():
+        summary.click()  # with the mouse, as people do
     for spot in visit.page.locator("article, td, th, figure, h1").all()[:15]:
         spot.hover()
     visit.settle()

@@ -293,6 +293,21 @@ def test_help_imports_nothing_heavy(arguments, tmp_path):
     assert (answer.returncode, answer.stderr) == (0, "[]\n")
 
 
+def test_the_command_reads_notebooks_without_a_grammar_that_is_dear_to_compile(tmp_path):
+    script = (
+        "import sys\n"
+        "from safety_nb import cli\n"
+        "sys.argv = ['safety-nb', 'run', 'gone.yaml']\n"
+        "try:\n"
+        "    cli.main()\n"
+        "except SystemExit:\n"
+        "    import nbformat\n"
+        "print('jsonschema' in sys.modules, 'rfc3987_syntax.syntax_helpers' in sys.modules)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.stdout == "True False\n"
+
+
 def test_installed_command_is_the_module(tmp_path):
     command = Path(sys.executable).with_name("safety-nb")
     if not command.exists():

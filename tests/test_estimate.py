@@ -225,7 +225,7 @@ else:
     model = estimate._with_adapter(params, model).train()
     trainer.attend_by_row(model)  # as training does
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
-    for _ in range(3):
+    for _ in range(2):  # from the second on the optimizer has its states too
         ids, places = torch.randint(1, 32000, (width,)).tolist(), list(range(width // 2))
         positions = [*range(width // 2)] * 2  # two rows
         pack = packing.Pack(ids, positions, places, ids[: width // 2], [0] * (width // 2), [0])
@@ -273,8 +273,14 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cud
     else:
         told = estimate.generation_memory(checked, width, checked.max_new_tokens).total
     command = [sys.executable, "-c", _REAL_STEP, json.dumps(values), str(width), stage]
-    # One process in a few peaks at a tenth more or less: the median of three is steady.
-    peaks = [int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+
+    def peak() -> int:
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    # One process in a few peaks at a tenth more or less: the median of three is steady. Two that are near settle it.
+    peaks = [peak(), peak()]
+    if peaks != [pytest.approx(told, rel=0.1)] * 2:
+        peaks.append(peak())
     assert told == pytest.approx(statistics.median(peaks), rel=0.15)
 
 

@@ -118,7 +118,7 @@ def test_file_without_rows_is_refused(name, text, tmp_path):
     [
         ("mine.jsonl", '{"instruction": "café", "output": "x"}'.encode("latin-1"), " is not UTF-8 text (byte 20"),
         ("mine.json.gz", b"[]", " is no whole gzip file"),
-        ("mine.json.gz", gzip.compress(json.dumps([ROW] * 50).encode())[:-20], " is no whole gzip file"),
+        ("mine.json.gz", gzip.compress(json.dumps([ROW] * 50).encode(), mtime=0)[:-20], " is no whole gzip file"),
         ("mine.parquet", b"PAR1 and no more", " is no Parquet file that can be read"),
         ("mine.json", json.dumps(ROW), ": a data file must be a JSON array of rows, not dict."),
     ],

@@ -341,13 +341,13 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
 
 @pytest.mark.skipif("SAFETY_NB_DATA" not in os.environ, reason="needs SAFETY_NB_DATA: a folder of the public data sets")
 def test_real_data_goes_the_whole_way(tmp_path):
-    # A tenth of params/real-data-tiny.yaml, whose full size is for people: the path is the same.
-    changes = ["n_general=200", "n_safety=50", "n_validation=20", "max_new_tokens=8"]
+    # Little of params/real-data-tiny.yaml, whose full size is for people: the path is the same.
+    changes = ["n_general=80", "n_safety=20", "n_validation=20", "max_new_tokens=8"]
     arguments = [part for change in changes for part in ("--set", change)]
     command("run", str(PROJECT / "params/real-data-tiny.yaml"), *arguments, "--out", "run", cwd=tmp_path)
     rows = runs.read_jsonl(tmp_path / "run/mix/train.jsonl")
-    assert len(rows) == 250
-    assert sum(row["source"] == "safety-tuned-llamas" for row in rows) == 50
+    assert len(rows) == 100
+    assert sum(row["source"] == "safety-tuned-llamas" for row in rows) == 20
     # 100 + 178 + 40 + 100 + 100 + 100 + 50 prompts of the paper's seven sets, and 450 of XSTest.
     assert len(runs.read_jsonl(tmp_path / "run/responses.jsonl")) == 668 + 450
     assert len(runs.read_jsonl(tmp_path / "run/judgements.jsonl")) == 1118

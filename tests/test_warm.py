@@ -43,6 +43,11 @@ def test_a_kernel_has_the_imports_already_and_is_a_process_of_its_own(forker):
     assert told == f"True {forker.pid}"
 
 
+def test_nothing_that_is_not_needed_is_compiled_at_the_imports(forker):
+    told = run("import sys; print('nbformat' in sys.modules, 'rfc3987_syntax.syntax_helpers' in sys.modules)")
+    assert told == "True False"
+
+
 def test_a_kernel_shows_the_figures_that_a_cell_draws(forker, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
     book = new_notebook(cells=[new_code_cell("import matplotlib.pyplot as plt; plt.plot([1, 2]);")])
