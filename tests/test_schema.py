@@ -218,7 +218,7 @@ def test_recipe_names_every_training_value(recipe, more):
     assert others == {
         *schema.Parameters.model_fields,
         *("base_model", "revision", "template", "recipe", "report_to"),
-        *("gradient_checkpointing", "checkpoint_steps", "checkpoint_minutes"),
+        *("gradient_checkpointing", "train_dtype", "checkpoint_steps", "checkpoint_minutes"),
     }
     assert set(schema.RECIPES[recipe]) == TRAINING_VALUES | more
 
