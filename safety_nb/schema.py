@@ -510,8 +510,8 @@ def _injected_names(executed: list[str]) -> list[str]:
 # --- recipes ------------------------------------------------------------------------------------------------------
 
 # Each names every value that decides what is learned; the miniature's are the defaults above. The machine's own
-# matters (gradient_checkpointing, train_dtype, checkpoints, report_to) and the data are in no recipe, but for the number
-# of validation rows, which the paper's has.
+# matters (gradient_checkpointing, train_dtype, checkpoints, report_to) and the data are in no recipe, but for the
+# number of validation rows, which the paper's has.
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {},
     # What QLoRA on a small current model is commonly begun with.
