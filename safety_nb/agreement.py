@@ -1,13 +1,15 @@
-"""How far two readings of the same answers agree: accuracy, Cohen's kappa, Matthews correlation, Krippendorff's alpha.
+"""How far two readings of the same answers agree: accuracy, Cohen's kappa, Matthews correlation, Krippendorff's alpha;
+of scores the mean absolute error, bias and Spearman's correlation; of scores and two classes the AUC.
 
 Arrays to numbers; knows no tables, no files and no labels' meaning. Kappa and correlation are computed of whole
 stacks of confusion matrices at once, which a bootstrap of thousands of draws needs; a test holds them to
 scikit-learn's. Krippendorff's alpha is here because its package has a licence (GPL) that this one cannot take on.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import t
 
 from safety_nb.stats import CONFIDENCE, Estimate, rate
 
@@ -105,6 +107,120 @@ def agreements(
             ends = tuple(np.nanpercentile(measure(drawn), [tail, 100 - tail]))
         found[name] = Estimate(value, float(ends[0]), float(ends[1]), n, 0)
     return found
+
+
+def score_agreements(
+    people: Sequence[float], judge: Sequence[float], units: Sequence[Hashable], seed: int = 0, draws: int = 2000
+) -> dict[str, Estimate]:
+    """How a judge's scores lie to people's of the same answers, with 95 % intervals of a bootstrap over units.
+
+    Args:
+        people, judge: finite scores on one scale; for ``spearman`` alone they need not be.
+        units, seed: as for ``agreements``.
+
+    Returns:
+        ``mae``, the mean absolute error; ``bias``, the judge's mean less people's; and ``spearman``, nan where one side
+        never varies. What is the same in every draw (of a single unit, or where all errors are alike) has no interval
+        (nan): a bootstrap would claim certainty.
+    """
+    y, f = np.asarray(people, float), np.asarray(judge, float)
+    n = len(y)
+    if not n:
+        return dict.fromkeys(("mae", "bias", "spearman"), Estimate(np.nan, np.nan, np.nan, 0, 0))
+    measures = {
+        "mae": lambda weights: weights @ np.abs(f - y) / weights.sum(1),
+        "bias": lambda weights: weights @ (f - y) / weights.sum(1),
+        "spearman": lambda weights: _spearman(y, f, weights),
+    }
+    found = {}
+    for name, measure in measures.items():
+        value = float(measure(np.ones((1, n)))[0])
+        drawn = np.full(1, np.nan) if np.isnan(value) else _drawn(measure, units, seed, draws)
+        ends = np.nanpercentile(drawn, _TAILS) if _varies(drawn) else (np.nan, np.nan)
+        found[name] = Estimate(value, float(ends[0]), float(ends[1]), n, 0)
+    return found
+
+
+def auc(
+    truth: Sequence[bool], scores: Sequence[float], units: Sequence[Hashable], seed: int = 0, draws: int = 2000
+) -> Estimate:
+    """How often the score of a true answer is above that of another, ties counting half, with a 95 % interval.
+
+    It is placed within 0 and 1 as Wilson's is, with the standard error of a bootstrap over units and the quantile of
+    Student's t for the rarer class: in simulations (30 to 300 answers, AUC 0.7 to 0.95) it covers 94 to 97 %, one of
+    percentiles 91 to 94 %. Where all are in order, it is Wilson's for as many pairs, no two of which share a unit, as
+    the rarer class has units.
+
+    Args:
+        truth: people's label of each answer, as one of two classes.
+        scores: the judge's.
+        units, seed: as for ``agreements``.
+
+    Returns:
+        The estimate; nan where there are not both classes; without an interval where one has a single unit.
+    """
+    flags, values = np.asarray(truth, bool), np.asarray(scores, float)
+    n, value = len(flags), float("nan")
+    rarer = min(len({unit for unit, flag in zip(units, flags, strict=True) if flag == side}) for side in (True, False))
+    if rarer:
+        value = float(_auc(flags, values, np.ones((1, n)))[0])
+    if rarer < 2:
+        return Estimate(value, np.nan, np.nan, n, 0)
+    if value in (0.0, 1.0):
+        single = rate([bool(value)] * rarer)
+        return Estimate(value, single.low, single.high, n, 0)
+    drawn = _drawn(lambda weights: _auc(flags, values, weights), units, seed, draws)
+    if not _varies(drawn):
+        return Estimate(value, np.nan, np.nan, n, 0)
+    k = (float(t.ppf((1 + CONFIDENCE) / 2, rarer - 1)) * np.nanstd(drawn)) ** 2 / (value * (1 - value))
+    half = np.sqrt(k * value * (1 - value) + k**2 / 4)
+    return Estimate(value, float((value + k / 2 - half) / (1 + k)), float((value + k / 2 + half) / (1 + k)), n, 0)
+
+
+_TAILS = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]  # in per cent
+_CELLS = 2_000_000  # of draws x answers that are held at once
+
+
+def _drawn(measure: Callable[[np.ndarray], np.ndarray], units: Sequence[Hashable], seed: int, draws: int) -> np.ndarray:
+    """A measure of bootstrap samples of units; it is given weights of answers, shape (some draws, answers)."""
+    names = {unit: place for place, unit in enumerate(dict.fromkeys(units))}
+    of_answer = np.array([names[unit] for unit in units])
+    generator, found = np.random.default_rng(seed), []
+    at_once = max(1, _CELLS // len(of_answer))
+    for start in range(0, draws, at_once):
+        size = min(at_once, draws - start)
+        counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
+        found.append(measure(counts[:, of_answer].astype(float)))
+    return np.concatenate(found)
+
+
+def _varies(drawn: np.ndarray) -> bool:
+    return not np.isnan(drawn).all() and bool(np.nanstd(drawn) > 1e-12)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """For each answer the weight of those below it, and half that of those equal to it; shape of ``weights``."""
+    distinct, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(distinct)))
+    of_value = np.add.reduceat(weights[:, order], starts, axis=1)
+    return (np.cumsum(of_value, axis=1) - of_value / 2)[:, place]
+
+
+def _spearman(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The correlation of ranks (which average to half the total weight); nan where one side does not vary."""
+    middle = weights.sum(1, keepdims=True) / 2
+    a, b = _ranks(one, weights) - middle, _ranks(other, weights) - middle
+    spread = np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
+    return np.where(spread > 0, (weights * a * b).sum(1) / np.where(spread > 0, spread, 1), np.nan)
+
+
+def _auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """By the ranks of the true ones (Mann and Whitney); nan where a class is not there."""
+    true = weights * truth
+    n_true = true.sum(1)
+    pairs = n_true * (weights.sum(1) - n_true)
+    return _share((true * _ranks(scores, weights)).sum(1) - n_true**2 / 2, pairs)
 
 
 def _ends(estimate: Estimate) -> tuple[float, float]:

@@ -286,7 +286,7 @@ def calibrate(
     ],
     prompt: Annotated[str, typer.Option(help="Column with what was asked.", metavar="COLUMN")] = "prompt",
     response: Annotated[str, typer.Option(help="Column with what was answered.", metavar="COLUMN")] = "response",
-    human: Annotated[str, typer.Option(help="Column with people's labels.", metavar="COLUMN")] = "human",
+    human: Annotated[str, typer.Option(help="Column with people's labels or scores.", metavar="COLUMN")] = "human",
     model: Annotated[str, typer.Option(help="Column that says whose answer it is.", metavar="COLUMN")] = "",
     judge: Annotated[
         list[str] | None, typer.Option(help="Judge of a table (repeatable); refusal by default.", metavar="NAME")
@@ -296,8 +296,8 @@ def calibrate(
     ] = None,
     set_: Assignments = None,
 ) -> None:
-    """Compare judges with people's labels, and correct a study's rates for what its judges err by."""
-    from safety_nb import calibration, schema, tables
+    """Compare judges with people's labels and scores, and correct a study's rates and mean scores by them."""
+    from safety_nb import calibration, calibration_text, schema, tables
 
     if out:
         calibration.check_new(out)
@@ -309,7 +309,7 @@ def calibrate(
         names = judge or ["refusal"]
         params = schema.validate(schema.JudgeParams, {**assigned({}, set_ or []), "judges": names})
         found = calibration.of_table(tables.read(source), prompt, response, human, model, names, params)
-    typer.echo(calibration.as_text(found))
+    typer.echo(calibration_text.as_text(found))
     for path in calibration.write(out, found) if out else []:
         typer.echo(f"Written: {path}")
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from safety_nb import costs, page, plots
 from safety_nb import report_blocks as blocks
-from safety_nb.calibration import ALL_MODELS
+from safety_nb.calibration_tables import ALL_MODELS
 from safety_nb.page import Cell
 from safety_nb.summary import RATES, difference_text, percent, refusal_judge, value_text
 
@@ -155,6 +155,10 @@ def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> li
     return found
 
 
+_TOLD = {"accuracy": "accuracy", "kappa": "kappa", "auc": "AUC", "mae": "mean absolute error", "bias": "bias"}
+_TOLD |= {"spearman": "Spearman's correlation"}
+
+
 def _with_people(people: "pd.DataFrame") -> list[str]:
     """Each judge's agreement with people over all models, a line each."""
     told = []
@@ -162,11 +166,11 @@ def _with_people(people: "pd.DataFrame") -> list[str]:
     for (judge, classes), rows in pooled.groupby(["judge", "classes"], sort=False):
         figures = {row.metric: row for row in rows.itertuples()}
         parts = [
-            f"{name} {row.estimate:.2f} ({row.low:.2f}–{row.high:.2f})"
-            for name, row in ((name, figures.get(name)) for name in ("accuracy", "kappa"))
-            if row is not None and row.estimate == row.estimate
+            f"{name} {row.estimate:.2f} ({row.low:.2f} to {row.high:.2f})"
+            for name, row in ((name, figures.get(metric)) for metric, name in _TOLD.items())
+            if row is not None and row.low == row.low
         ]
-        told.append(f"{judge}, {classes}: {', '.join(parts)}; n = {int(rows['n'].iloc[0]):,}.")
+        told.append(f"{judge}, {classes}: {', '.join(parts) or 'too few to tell'}; n = {int(rows['n'].iloc[0]):,}.")
     return told
 
 

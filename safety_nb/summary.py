@@ -82,6 +82,12 @@ def metric_values(judgements: "pd.DataFrame") -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True)
 
 
+def labels_of(judge: str) -> tuple[str, ...]:
+    """The labels a judge gives; none for one that gives scores alone."""
+    family = _of_judge(judge, LABEL_METRICS)
+    return LABEL_METRICS[family][0] if family else ()
+
+
 def _of_judge(name: str, kinds: Iterable[str]) -> str | None:
     """The entry for a judge: its own, or that of its kind."""
     return next((entry for entry in (name, name.partition(":")[0]) if entry in kinds), None)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from safety_nb.correction import FEWEST_LABELLED, corrected_rate
+from safety_nb.correction import FEWEST_LABELLED, corrected_mean
 
 
 def answers(rng, n, rate, finds, false_alarms):
@@ -18,11 +18,11 @@ def test_value_by_hand():
     # Weight: covariance 8/24 - 12/24 * 8/24 = 1/6; variance of all 96 judgements (32 true) 96/95 * 2/9;
     # weight = 1/6 / (96/95 * 2/9) / (1 + 24/72) = 95/128 * 3/4. Estimate: 1/2 + weight * (24/72 - 8/24) = 1/2.
     human, judge = [1.0] * 12 + [0.0] * 12, [1.0] * 8 + [0.0] * 16
-    found = corrected_rate(human, judge, [1.0] * 24 + [0.0] * 48)
+    found = corrected_mean(human, judge, [1.0] * 24 + [0.0] * 48)
     assert found.weight == pytest.approx(95 / 128 * 3 / 4)
     assert found.estimate.estimate == pytest.approx(0.5)
     # With 36 of the 72 judged true: the variance is that of 44 of 96, and the estimate goes up by weight * (1/2 - 1/3).
-    found = corrected_rate(human, judge, [1.0] * 36 + [0.0] * 36)
+    found = corrected_mean(human, judge, [1.0] * 36 + [0.0] * 36)
     weight = 1 / 6 / (96 / 95 * (44 / 96) * (52 / 96)) / (4 / 3)
     assert found.weight == pytest.approx(weight)
     assert found.estimate.estimate == pytest.approx(0.5 + weight / 6)
@@ -32,7 +32,7 @@ def test_interval_by_hand():
     # Every label is the judge's, which gives weight w; the errors are then 1 - w (10 times), 0 (10 times), and the two
     # that are added, 1 and -w. Beside their variance stands that of the judge's rate over 40 more, w² (1/2 · 1/2) / 40.
     human = judge = [1.0] * 10 + [0.0] * 10
-    found = corrected_rate(human, judge, [1.0, 0.0] * 20)
+    found = corrected_mean(human, judge, [1.0, 0.0] * 20)
     w = found.weight
     errors = [1 - w] * 10 + [0.0] * 10 + [1.0, -w]
     half = 1.959964 * (w**2 / 160 + np.var(errors, ddof=1) / 22) ** 0.5
@@ -43,7 +43,7 @@ def test_interval_by_hand():
 def test_value_of_the_authors_package():
     # ppi_mean_pointestimate of ppi-python 0.2.3, on the answers drawn here.
     human, judge = answers(np.random.default_rng(7), 400, 0.4, 0.8, 0.1)
-    found = corrected_rate(human[:100], judge[:100], judge[100:])
+    found = corrected_mean(human[:100], judge[:100], judge[100:])
     assert found.estimate.estimate == pytest.approx(0.3891800673331449, abs=1e-12)
 
 
@@ -51,7 +51,7 @@ def test_a_biased_judge_is_corrected():
     # It misses 40 % of the refusals: of 30 % it sees 18 %.
     human, judge = answers(np.random.default_rng(0), 20_000, 0.3, 0.6, 0.0)
     assert judge.mean() == pytest.approx(0.18, abs=0.01)
-    found = corrected_rate(human[:2000], judge[:2000], judge[2000:]).estimate
+    found = corrected_mean(human[:2000], judge[:2000], judge[2000:]).estimate
     assert found.low < 0.3 < found.high and found.low > 0.25
 
 
@@ -61,7 +61,7 @@ def test_a_good_judge_shortens_the_interval_and_a_useless_one_does_no_harm():
     useless = (rng.random(2000) < 0.5).astype(float)
     widths = []
     for judge in (good, useless, np.zeros(2000)):
-        found = corrected_rate(human[:100], judge[:100], judge[100:])
+        found = corrected_mean(human[:100], judge[:100], judge[100:])
         widths.append(found.estimate.high - found.estimate.low)
     assert widths[0] < 0.5 * widths[2]
     assert widths[1] < 1.1 * widths[2]
@@ -77,7 +77,7 @@ def test_coverage(total, labelled, rate, finds, false_alarms):
     covered = 0
     for _ in range(draws):
         human, judge = answers(rng, total, rate, finds, false_alarms)
-        found = corrected_rate(human[:labelled], judge[:labelled], judge[labelled:]).estimate
+        found = corrected_mean(human[:labelled], judge[:labelled], judge[labelled:]).estimate
         covered += found.low <= rate <= found.high
     assert 0.93 <= covered / draws <= 0.97
 
@@ -88,28 +88,28 @@ def test_rare_errors_are_no_certainty(rate, finds, false_alarms):
     rng, draws, covered = np.random.default_rng(3), 1000, 0
     for _ in range(draws):
         human, judge = answers(rng, 450, rate, finds, false_alarms)
-        found = corrected_rate(human[:100], judge[:100], judge[100:]).estimate
+        found = corrected_mean(human[:100], judge[:100], judge[100:]).estimate
         covered += found.low <= rate <= found.high
     assert covered / draws >= 0.95
 
 
 def test_people_and_judge_who_never_differ_leave_a_width():
-    found = corrected_rate([1.0] * 15 + [0.0] * 15, [1.0] * 15 + [0.0] * 15, [1.0] * 50 + [0.0] * 50).estimate
+    found = corrected_mean([1.0] * 15 + [0.0] * 15, [1.0] * 15 + [0.0] * 15, [1.0] * 50 + [0.0] * 50).estimate
     assert found.estimate == 0.5 and found.high - found.low > 0.1
-    nothing = corrected_rate([0.0] * 30, [0.0] * 30, [0.0] * 100).estimate
+    nothing = corrected_mean([0.0] * 30, [0.0] * 30, [0.0] * 100).estimate
     assert (nothing.estimate, nothing.low) == (0, 0) and 0.02 < nothing.high < 0.2
 
 
 def test_where_all_are_labelled_the_rate_is_peoples():
-    found = corrected_rate([1.0] * 20 + [0.0] * 20, [1.0] * 40, [])
+    found = corrected_mean([1.0] * 20 + [0.0] * 20, [1.0] * 40, [])
     assert found.estimate.estimate == 0.5 and found.weight == 0
 
 
 def test_too_few_labels_give_no_rate():
-    few = corrected_rate([1.0] * (FEWEST_LABELLED - 1), [1.0] * (FEWEST_LABELLED - 1), [1.0] * 100)
+    few = corrected_mean([1.0] * (FEWEST_LABELLED - 1), [1.0] * (FEWEST_LABELLED - 1), [1.0] * 100)
     assert np.isnan([few.estimate.estimate, few.estimate.low, few.estimate.high]).all()
     assert few.estimate.n == FEWEST_LABELLED - 1
-    enough = corrected_rate([1.0] * FEWEST_LABELLED, [1.0] * FEWEST_LABELLED, [1.0] * 100)
+    enough = corrected_mean([1.0] * FEWEST_LABELLED, [1.0] * FEWEST_LABELLED, [1.0] * 100)
     assert enough.estimate.estimate == 1
 
 
@@ -118,4 +118,4 @@ def test_too_few_labels_give_no_rate():
 )
 def test_what_is_no_rate_is_refused(values):
     with pytest.raises(ValueError):
-        corrected_rate(*values)
+        corrected_mean(*values)
