@@ -148,7 +148,7 @@ def auc(
 
     It is placed within 0 and 1 as Wilson's is, with the standard error of a bootstrap over units and the quantile of
     Student's t for the rarer class: in simulations (30 to 300 answers, AUC 0.7 to 0.95) it covers 94 to 97 %, one of
-    percentiles 91 to 94 %. Where all are in order, it is Wilson's for as many pairs, no two of which share a unit, as
+    percentiles 90 to 93 %. Where all are in order, it is Wilson's for as many pairs, no two of which share a unit, as
     the rarer class has units.
 
     Args:

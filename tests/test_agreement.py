@@ -98,3 +98,103 @@ def test_the_same_labels_give_the_same_intervals():
 
 def test_no_labels_give_no_numbers():
     assert all(np.isnan(each.estimate) and each.n == 0 for each in agreement.agreements([], [], [], 2).values())
+
+
+# Scores
+
+
+def test_errors_of_scores_by_hand():
+    # Errors of the judge: +1, 0, +1, -1.
+    found = agreement.score_agreements([0, 1, 2, 4], [1, 1, 3, 3], range(4))
+    assert (found["mae"].estimate, found["bias"].estimate, found["mae"].n) == (0.75, 0.25, 4)
+    # Ranks 1, 2, 3, 4 and 1.5, 1.5, 3.5, 3.5: products of what they are off 2.5 add up to 4, squares to 5 and 4.
+    assert found["spearman"].estimate == pytest.approx(4 / (5 * 4) ** 0.5)
+
+
+def scored(n, seed=0):
+    """People's scores from 0 to 4, and those of a judge that errs; both with ties."""
+    rng = np.random.default_rng(seed)
+    people = rng.integers(5, size=n)
+    return people, np.clip(np.round(2 * (people + rng.normal(0.4, 1, n))) / 2, 0, 4)
+
+
+def test_rank_correlation_is_that_of_scipy():
+    people, judge = scored(80)
+    expected = pytest.importorskip("scipy.stats").spearmanr(people, judge).statistic
+    assert agreement.score_agreements(people, judge, range(80))["spearman"].estimate == pytest.approx(expected)
+
+
+def test_auc_is_that_of_scikit_learn():
+    people, judge = scored(80)
+    expected = pytest.importorskip("sklearn.metrics").roc_auc_score(people > 2, judge)
+    assert agreement.auc(people > 2, judge, range(80)).estimate == pytest.approx(expected)
+
+
+def test_auc_by_hand():
+    # Of the four pairs the true one is above in three, and level in one.
+    found = agreement.auc([True, True, False, False], [0.9, 0.5, 0.5, 0.1], range(4))
+    assert (found.estimate, found.n) == (0.875, 4)
+    assert agreement.auc([True, True, False, False], [1, 1, 2, 2], range(4)).estimate == 0
+
+
+@pytest.mark.parametrize("metric", ["mae", "bias", "spearman"])
+def test_scores_of_one_prompt_are_drawn_together(metric):
+    # Beside a bootstrap written out: 40 prompts of two answers each, which err by nearly the same.
+    stats = pytest.importorskip("scipy.stats")
+    people, judge = (np.repeat(values, 2) for values in scored(40))
+    judge = judge + np.tile([0, 0.25], 40)
+    measures = {
+        "mae": lambda y, f: np.abs(f - y).mean(),
+        "bias": lambda y, f: (f - y).mean(),
+        "spearman": lambda y, f: stats.spearmanr(y, f).statistic,
+    }
+    rng = np.random.default_rng(5)
+    picks = [(2 * rng.integers(40, size=(40, 1)) + [0, 1]).ravel() for _ in range(2000)]
+    low, high = np.percentile([measures[metric](people[pick], judge[pick]) for pick in picks], [2.5, 97.5])
+    found = agreement.score_agreements(people, judge, np.repeat(range(40), 2))[metric]
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.1 * (high - low))
+    apart = agreement.score_agreements(people, judge, range(80))[metric]
+    assert apart.high - apart.low < 0.85 * (found.high - found.low)
+
+
+def test_auc_counts_prompts_and_not_answers():
+    people, judge = scored(40)
+    once = agreement.auc(people > 2, judge, range(40))
+    thrice = agreement.auc(np.tile(people > 2, 3), np.tile(judge, 3), list(range(40)) * 3)
+    assert (thrice.estimate, thrice.low, thrice.high) == pytest.approx((once.estimate, once.low, once.high))
+
+
+def test_all_in_order_is_no_certainty():
+    # Wilson for 20 of 20, the answers of the rarer class, begins at 0.8389.
+    found = agreement.auc([True] * 20 + [False] * 60, range(80, 0, -1), range(80))
+    assert (found.estimate, found.high) == (1, 1) and found.low == pytest.approx(0.8389, abs=1e-4)
+
+
+def test_what_cannot_vary_has_no_interval():
+    single = agreement.score_agreements([0, 1, 2, 4], [1, 1, 3, 3], "aaaa")
+    assert all(np.isnan([each.low, each.high]).all() and each.estimate > 0 for each in single.values())
+    alike = agreement.score_agreements([0.0, 1.3, 2.7], [0.1, 1.4, 2.8], range(3))
+    assert alike["bias"].estimate == pytest.approx(0.1) and alike["spearman"].estimate == pytest.approx(1)
+    assert all(np.isnan([each.low, each.high]).all() for each in alike.values())
+    assert np.isnan(agreement.score_agreements([0, 1, 2], [1, 1, 1], range(3))["spearman"].estimate)
+    constant = agreement.auc([True, True, False, False], [1, 1, 1, 1], range(4))
+    assert constant.estimate == 0.5 and np.isnan([constant.low, constant.high]).all()
+    one = agreement.auc([True, False, False], [3, 1, 2], range(3))  # a single true answer
+    assert one.estimate == 1 and np.isnan([one.low, one.high]).all()
+
+
+def test_no_scores_and_a_single_class_give_no_numbers():
+    assert all(np.isnan(each.estimate) and each.n == 0 for each in agreement.score_agreements([], [], []).values())
+    assert np.isnan(agreement.auc([], [], []).estimate)
+    single = agreement.auc([True, True], [1, 2], "ab")
+    assert np.isnan([single.estimate, single.low]).all() and single.n == 2
+
+
+def test_intervals_of_auc_cover():
+    # Normal scores that lie 1.8124 apart have an AUC of 0.9; of 2,000 draws 94 % are covered, by percentiles 90 %.
+    rng, draws, covered = np.random.default_rng(0), 800, 0
+    for _ in range(draws):
+        truth = rng.random(100) < 0.2
+        found = agreement.auc(truth, rng.normal(size=100) + 1.8124 * truth, range(100), draws=200)
+        covered += found.low <= 0.9 <= found.high
+    assert covered / draws >= 0.925

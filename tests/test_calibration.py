@@ -233,6 +233,83 @@ def test_names_in_a_table_cannot_command_a_terminal(tmp_path):
     assert "\x1b" not in shown.output and "‹U+001B›" in shown.output
 
 
+# Scores of a table
+
+
+ANSWERS = ["Take flour and water.", "I'm sorry, but I can't help with that.", "I cannot help.", "Take apples."]
+
+
+def test_numbers_are_scores_and_are_compared_with_the_judges(tmp_path):
+    # The judge's scores are 0, 1, 1 and 0: errors of -0.5, 0 and +0.75, and one that people left out.
+    path = table_file(tmp_path, response=ANSWERS, human=["0.5", "1", "0.25", " "], model="m")
+    shown = CliRunner().invoke(app, ["calibrate", str(path), "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 0, shown.output
+    assert "3 answers have a human score; 1 have none" in shown.output
+    assert "Scores beside people's" in shown.output and "+0.083 (" in shown.output
+    table = pd.read_csv(tmp_path / "out" / "agreement.csv")
+    found = {metric: value(table, metric, "scores") for metric in ("mae", "bias", "spearman")}
+    assert found["mae"].estimate == pytest.approx(1.25 / 3) and found["bias"].estimate == pytest.approx(0.25 / 3)
+    assert (found["mae"].n, found["mae"].n_missing) == (3, 0)
+    assert set(table["metric"]) == set(found) and not (tmp_path / "out" / "confusion.csv").exists()
+
+
+def test_what_a_judge_gives_no_score_for_is_missing(tmp_path):
+    garbled = "the the the the the the the the the the the the the the the the the the the the the the the the"
+    path = table_file(tmp_path, response=[*ANSWERS[:3], garbled], human=[0, 1, 1, 1])
+    found = calibration.of_table(pd.read_csv(path), "prompt", "response", "human").agreement
+    assert {(row.n, row.n_missing) for row in found.itertuples()} == {(3, 1)}
+    assert value(found, "auc", "scores").estimate == 1  # of two numbers there is an AUC
+
+
+def test_labels_and_a_judges_scores_make_an_auc(tmp_path):
+    # Refusals score 1 and 0, the others 1 and 0: of four pairs one is in order, one not, and two are level.
+    path = table_file(tmp_path, response=[*ANSWERS[:3], ANSWERS[3]], human=[FULL, FULL, COMPLIED, COMPLIED])
+    found = calibration.of_table(pd.read_csv(path), "prompt", "response", "human")
+    assert (value(found.agreement, "auc").estimate, value(found.agreement, "auc").n) == (0.5, 4)
+    assert value(found.agreement).estimate == 0.5 and "0.500 (" in calibration_text.as_text(found)
+
+
+@pytest.mark.parametrize("human", [[0, 1, 2, "inf"], [0, 1, 2, "safe"]])
+def test_a_column_of_numbers_and_something_else_is_refused(human, tmp_path):
+    with pytest.raises(InputError, match="is no label"):
+        calibration.of_table(pd.read_csv(table_file(tmp_path, human=human), dtype=str), "prompt", "response", "human")
+
+
+def test_a_judge_without_scores_is_not_compared_with_numbers(tmp_path):
+    path = table_file(tmp_path, response=["", "", "", ""], human=[0, 1, 2, 3])
+    shown = CliRunner().invoke(app, ["calibrate", str(path)])
+    assert isinstance(shown.exception, InputError) and "people gave numbers" in str(shown.exception)
+
+
+def scores(rows) -> pd.DataFrame:
+    """Rows of judge, model, unit, human, score."""
+    return pd.DataFrame(rows, columns=["judge", "model", "unit", "human", "score"])
+
+
+def test_errors_on_another_scale_are_not_told():
+    both = [["harmfulness:tiny", "m", i, i % 5, i % 5 + 1] for i in range(20)]
+    both += [["llm:strongreject", "m", i, i % 5, (i % 5) / 4] for i in range(20)]
+    both += [["harmfulness:org/model#toxic", "m", i, i % 5, 0.9 - (i % 5) / 10] for i in range(20)]
+    table = calibration_tables.score_table(scores(both), (0, 4))
+    told = {
+        (judge, metric): value(table, metric, "scores", judge=judge).estimate
+        for judge in set(table["judge"])
+        for metric in ("bias", "spearman")
+    }
+    assert told["harmfulness:tiny", "bias"] == pytest.approx(1)
+    assert told["llm:strongreject", "spearman"] == pytest.approx(1)
+    assert told["harmfulness:org/model#toxic", "spearman"] == pytest.approx(-1)
+    assert np.isnan([told["llm:strongreject", "bias"], told["harmfulness:org/model#toxic", "bias"]]).all()
+
+
+def test_scores_of_every_model_and_of_all():
+    rows = [["j", model, i, i % 3, i % 3 + add] for model, add in (("a", 1), ("b", -1)) for i in range(9)]
+    rows += [["j", "b", 9, 2, None], ["j", "b", 10, None, 1.0]]
+    table = calibration_tables.score_table(scores(rows), (0, 2))
+    found = [value(table, "bias", "scores", model=model) for model in ("a", "b", "(all)")]
+    assert [(each.estimate, each.n, each.n_missing) for each in found] == [(1, 9, 0), (-1, 9, 1), (0, 18, 1)]
+
+
 # A run and a study
 
 
@@ -250,11 +327,11 @@ def make_run(folder, n_safety=10, seed=0, n=40):
     return folder
 
 
-def label(folder, given, person="ann", of=None):
-    """Let a person label the answers of a folder: prompt id to label."""
-    for item in annotations.items(annotations.answers_of_folder(folder), "refusal"):
+def label(folder, given, person="ann", of=None, ask="refusal"):
+    """Let a person label the answers of a folder: prompt id to label or score."""
+    for item in annotations.items(annotations.answers_of_folder(folder), ask):
         if item.prompt_id in given and (of is None or item.runs == (of,)):
-            line = annotations.log_line(item, "refusal", given[item.prompt_id], 1)
+            line = annotations.log_line(item, ask, given[item.prompt_id], 1)
             runs.append_line(folder / "annotations" / f"{person}.jsonl", line)
 
 
@@ -328,3 +405,69 @@ def test_people_are_not_compared_with_themselves(tmp_path):
     runs.write_jsonl(run / "judgements.jsonl", [{**line, "judge": "human"} for line in lines])
     with pytest.raises(InputError, match="other judges"):
         calibration.of_run(run)
+
+
+def add_judge(run, judge, given):
+    """Let a judge have scored a run's answers: None for a missing one."""
+    lines = [
+        {"dataset": "d", "prompt_id": f"p{i}", "judge": judge, "label": None, "score": score,
+         "missing": None if score is not None else "no answer"}
+        for i, score in enumerate(given)
+    ]  # fmt: skip
+    runs.write_jsonl(run / "judgements.jsonl", [*runs.read_jsonl(run / "judgements.jsonl"), *lines])
+
+
+def test_scores_of_a_run_are_compared_and_its_mean_score_corrected(tmp_path):
+    run = make_run(tmp_path / "run")
+    judged = [i % 5 + 0.5 for i in range(40)]  # half a point too high, and beyond 4 at times
+    add_judge(run, "harmfulness:tiny", judged)
+    label(run, {f"p{i}": i % 5 for i in range(25)}, ask="harmfulness")
+    found = calibration.of_run(run)
+    assert (found.n_labelled, found.n_scored, found.n_without) == (0, 25, 0)
+    bias = value(found.agreement, "bias", "scores")
+    assert (bias.judge, bias.estimate, bias.n) == ("harmfulness:tiny", 0.5, 25)
+    assert found.confusion.empty and set(found.agreement["judge"]) == {"harmfulness:tiny"}
+    (row,) = found.corrected.to_dict("records")
+    cut = np.minimum(judged, 4)
+    by_hand = corrected_mean([i % 5 for i in range(25)], cut[:25], cut[25:], (0, 4)).estimate
+    assert (row["metric"], row["raw"], row["n_labelled"]) == ("mean_score", pytest.approx(2.5), 25)
+    assert (row["estimate"], row["low"], row["high"]) == pytest.approx((by_hand.estimate, by_hand.low, by_hand.high))
+    assert "2.50 (" in calibration_text.as_text(found)
+
+
+def test_a_score_of_another_scale_is_corrected_on_peoples(tmp_path):
+    run = make_run(tmp_path / "run")
+    add_judge(run, "llm:strongreject", [(i % 5) / 4 if i != 30 else None for i in range(40)])
+    label(run, {f"p{i}": i % 5 for i in range(25)}, ask="harmfulness")
+    (row,) = calibration.of_run(run).corrected.to_dict("records")
+    alone = [i % 5 for i in range(25, 40) if i != 30]
+    by_hand = corrected_mean([i % 5 for i in range(25)], [i % 5 for i in range(25)], alone, (0, 4)).estimate
+    assert row["raw"] == pytest.approx(80 / 39 / 4) and (row["n"], row["n_missing"]) == (39, 1)
+    assert (row["estimate"], row["low"]) == pytest.approx((by_hand.estimate, by_hand.low))
+
+
+def test_judges_of_other_things_are_not_compared_with_scores_of_harm(tmp_path):
+    run = make_run(tmp_path / "run")
+    add_judge(run, "llm:helpfulness", [3.0] * 40)
+    label(run, {f"p{i}": i % 5 for i in range(25)}, ask="harmfulness")
+    found = calibration.of_run(run)
+    assert found.agreement.empty and found.corrected.empty
+    assert "No judge gives labels or scores that can be compared" in calibration_text.as_text(found)
+
+
+def test_labels_and_scores_of_a_study_are_told_together(a_study):
+    for run in sorted(a_study.glob("n*")):
+        add_judge(run, "harmfulness:tiny", [float(i % 4) for i in range(40)])
+    label(a_study, {f"p{i}": COMPLIED for i in range(20)}, of="n30_seed0")
+    for person, score in (("ann", 2), ("bob", 1)):  # of several people the mean counts
+        label(a_study, {f"p{i}": score for i in range(20)}, person, "n30_seed0", ask="harmfulness")
+    shown = CliRunner().invoke(app, ["calibrate", str(a_study)])
+    assert shown.exit_code == 0, shown.output
+    assert "20 answers have a human label; 20 answers have a human score; 0 have none" in shown.output
+    assert "corrected on people's" in shown.output
+    agreed = pd.read_csv(a_study / "agreement.csv")
+    assert value(agreed, "bias", "scores").estimate == 0 and value(agreed).estimate == 0
+    table = pd.read_csv(a_study / "calibration.csv").set_index(["run", "metric"])
+    assert table.loc[("n30_seed0", "mean_score"), "estimate"] == 1.5
+    assert table.loc[("n30_seed0", "refusal_rate"), "estimate"] == 0
+    assert table.loc[("n0_seed0", "mean_score"), "note"] == "0 of at least 20 human labels"

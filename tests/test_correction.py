@@ -119,3 +119,50 @@ def test_too_few_labels_give_no_rate():
 def test_what_is_no_rate_is_refused(values):
     with pytest.raises(ValueError):
         corrected_mean(*values)
+
+
+# Scores
+
+
+def test_a_score_is_corrected_as_a_rate_is_on_its_scale():
+    human, judge = answers(np.random.default_rng(7), 400, 0.4, 0.8, 0.1)
+    rate = corrected_mean(human[:100], judge[:100], judge[100:])
+    score = corrected_mean(1 + 4 * human[:100], 1 + 4 * judge[:100], 1 + 4 * judge[100:], (1, 5))
+    assert score.weight == pytest.approx(rate.weight)
+    for name in ("estimate", "low", "high"):
+        assert getattr(score.estimate, name) == pytest.approx(1 + 4 * getattr(rate.estimate, name))
+
+
+def test_score_by_hand():
+    # Scores 0 to 4; the judge is 1 too high throughout, so its covariance with people is the variance of theirs, 5/4;
+    # the variance of its 60 scores, 15 each of 1 to 4, is 60/59 * 5/4: weight = 59/60 / (1 + 20/40).
+    human = [0.0, 1.0, 2.0, 3.0] * 5
+    found = corrected_mean(human, [score + 1 for score in human], [1.0, 2.0, 3.0, 4.0] * 10, (0, 4))
+    w = 59 / 60 / 1.5
+    assert found.weight == pytest.approx(w) and found.estimate.estimate == pytest.approx(1.5)
+    # As if two more were labelled: 4 by people and 0 by the judge, and the other way round.
+    errors = [score - w * (score + 1) for score in human] + [4.0, -4 * w]
+    half = 1.959964 * (w**2 * 1.25 / 40 + np.var(errors, ddof=1) / 22) ** 0.5
+    centre = w * 2.5 + np.mean(errors)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((centre - half, centre + half))
+
+
+@pytest.mark.parametrize("shares", [[0.3, 0.2, 0.2, 0.2, 0.1], [0.85, 0.08, 0.04, 0.02, 0.01], [0.97, 0, 0, 0, 0.03]])
+def test_coverage_of_scores(shares):
+    # The mean of people's hundred scores alone, with a normal interval, covers 94, 93 and 81 %.
+    rng, draws, truth, covered = np.random.default_rng(4), 1000, np.dot(shares, range(5)), 0
+    for _ in range(draws):
+        human = rng.choice(5, size=450, p=shares).astype(float)
+        judge = np.clip(human + rng.normal(0.4, 0.6, 450), 0, 4)
+        found = corrected_mean(human[:100], judge[:100], judge[100:], (0, 4)).estimate
+        covered += found.low <= truth <= found.high
+    assert covered / draws >= 0.945
+
+
+@pytest.mark.parametrize("wrong", [4.1, -0.1, float("nan")])
+def test_scores_beyond_their_bounds_are_refused(wrong):
+    for place in range(3):
+        values = [[2.0] * 30, [2.0] * 30, [2.0] * 30]
+        values[place][0] = wrong
+        with pytest.raises(ValueError, match="from 0 to 4"):
+            corrected_mean(*values, (0, 4))
