@@ -160,10 +160,10 @@ _TOLD |= {"spearman": "Spearman's correlation"}
 
 
 def _with_people(people: "pd.DataFrame") -> list[str]:
-    """Each judge's agreement with people over all models, a line each."""
+    """Each judge's agreement with people over all models (of one alone, with that), a line each."""
     told = []
-    pooled = people[people["model"] == ALL_MODELS]
-    for (judge, classes), rows in pooled.groupby(["judge", "classes"], sort=False):
+    for (judge, classes), rows in people.groupby(["judge", "classes"], sort=False):
+        rows = rows[rows["model"] == ALL_MODELS] if rows["model"].nunique() > 1 else rows
         figures = {row.metric: row for row in rows.itertuples()}
         parts = [
             f"{name} {row.estimate:.2f} ({row.low:.2f} to {row.high:.2f})"

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from reports import a_run, a_study, answers, judgements
 
+from safety_nb.calibration_tables import AGREEMENT_COLUMNS
 from safety_nb.summary import summarise_run
 
 HOSTILE = (
@@ -238,6 +239,21 @@ def test_the_study_table_gives_rates_by_n_with_n_and_missing():
     assert "N Refused Partly Answered Garbled n Missing" in text
     assert "300 80 % (49–94 %) 0 % (0–28 %) 20 % (6–51 %) 0 % (0–28 %) 10 1" in text
     assert "0, 1000" in text  # a list of N holds no thousands separators, which would read as more N
+
+
+def test_the_study_tells_how_judges_agree_with_people():
+    rows = [
+        ["refusal", "a", "refusal or not", "accuracy", 0.5, 0.4, 0.6, 10, 0],
+        ["refusal", "(all)", "refusal or not", "accuracy", 0.75, 0.7, 0.8, 20, 0],
+        ["refusal", "(all)", "refusal or not", "auc", 0.9, 0.85, 0.95, 20, 0],
+        ["harmfulness:tiny", "a", "scores", "mae", 1.25, 1.0, 1.5, 30, 2],
+        ["harmfulness:tiny", "a", "scores", "bias", -0.5, -0.75, 0.25, 30, 2],
+        ["guard:tiny", "a", "scores", "spearman", 1.0, float("nan"), float("nan"), 2, 0],
+    ]
+    text = Page(a_study(people=pd.DataFrame(rows, columns=AGREEMENT_COLUMNS))).text()
+    assert "refusal, refusal or not: accuracy 0.75 (0.70 to 0.80), AUC 0.90 (0.85 to 0.95); n = 20." in text
+    told = "harmfulness:tiny, scores: mean absolute error 1.25 (1.00 to 1.50), bias -0.50 (-0.75 to 0.25); n = 30."
+    assert told in text and "guard:tiny, scores: too few to tell; n = 2." in text
 
 
 def test_a_study_of_which_nothing_came_still_has_a_page():
