@@ -9,7 +9,7 @@ scikit-learn's. Krippendorff's alpha is here because its package has a licence (
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from safety_nb.stats import CONFIDENCE, Estimate, rate
 
@@ -112,7 +112,11 @@ def agreements(
 def score_agreements(
     people: Sequence[float], judge: Sequence[float], units: Sequence[Hashable], seed: int = 0, draws: int = 2000
 ) -> dict[str, Estimate]:
-    """How a judge's scores lie to people's of the same answers, with 95 % intervals of a bootstrap over units.
+    """How a judge's scores lie to people's of the same answers, with 95 % intervals by a bootstrap over units.
+
+    Its standard errors are taken with the quantiles of Student's t, and for the correlation as those of Fisher's z: in
+    simulations (50 and 100 answers) they cover 94 to 96 %, where percentiles cover 93 to 95 % and, of correlations of
+    0.96, 90 %.
 
     Args:
         people, judge: finite scores on one scale; for ``spearman`` alone they need not be.
@@ -120,24 +124,24 @@ def score_agreements(
 
     Returns:
         ``mae``, the mean absolute error; ``bias``, the judge's mean less people's; and ``spearman``, nan where one side
-        never varies. What is the same in every draw (of a single unit, or where all errors are alike) has no interval
-        (nan): a bootstrap would claim certainty.
+        never varies. What is the same in every draw (of a single unit, where all errors are alike, a correlation of 1)
+        has no interval (nan): a bootstrap would claim certainty.
     """
     y, f = np.asarray(people, float), np.asarray(judge, float)
-    n = len(y)
+    n, n_units = len(y), len(set(units))
     if not n:
         return dict.fromkeys(("mae", "bias", "spearman"), Estimate(np.nan, np.nan, np.nan, 0, 0))
-    measures = {
-        "mae": lambda weights: weights @ np.abs(f - y) / weights.sum(1),
-        "bias": lambda weights: weights @ (f - y) / weights.sum(1),
-        "spearman": lambda weights: _spearman(y, f, weights),
-    }
     found = {}
-    for name, measure in measures.items():
-        value = float(measure(np.ones((1, n)))[0])
-        drawn = np.full(1, np.nan) if np.isnan(value) else _drawn(measure, units, seed, draws)
-        ends = np.nanpercentile(drawn, _TAILS) if _varies(drawn) else (np.nan, np.nan)
-        found[name] = Estimate(value, float(ends[0]), float(ends[1]), n, 0)
+    for name, errors in (("mae", np.abs(f - y)), ("bias", f - y)):
+        drawn = _drawn(lambda weights, errors=errors: weights @ errors / weights.sum(1), units, seed, draws)
+        reach = _quantile(n_units - 1) * drawn.std() if _varies(drawn) else np.nan
+        mean, least = float(errors.mean()), 0.0 if name == "mae" else -np.inf
+        found[name] = Estimate(mean, float(np.maximum(mean - reach, least)), float(mean + reach), n, 0)
+    value, ends = float(_spearman(y, f, np.ones((1, n)))[0]), (np.nan, np.nan)
+    if n_units > 1 and abs(value) < _MOST:
+        drawn = np.clip(_drawn(lambda weights: _spearman(y, f, weights), units, seed, draws), -_MOST, _MOST)
+        ends = np.tanh(np.arctanh(value) + np.array([-1, 1]) * _WIDTH * np.nanstd(np.arctanh(drawn)))
+    found["spearman"] = Estimate(value, float(ends[0]), float(ends[1]), n, 0)
     return found
 
 
@@ -172,12 +176,13 @@ def auc(
     drawn = _drawn(lambda weights: _auc(flags, values, weights), units, seed, draws)
     if not _varies(drawn):
         return Estimate(value, np.nan, np.nan, n, 0)
-    k = (float(t.ppf((1 + CONFIDENCE) / 2, rarer - 1)) * np.nanstd(drawn)) ** 2 / (value * (1 - value))
+    k = (_quantile(rarer - 1) * np.nanstd(drawn)) ** 2 / (value * (1 - value))
     half = np.sqrt(k * value * (1 - value) + k**2 / 4)
     return Estimate(value, float((value + k / 2 - half) / (1 + k)), float((value + k / 2 + half) / (1 + k)), n, 0)
 
 
-_TAILS = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]  # in per cent
+_WIDTH = float(norm.ppf((1 + CONFIDENCE) / 2))  # of a standard error, on either side
+_MOST = 1 - 1e-6  # of a correlation, so that its z is finite
 _CELLS = 2_000_000  # of draws x answers that are held at once
 
 
@@ -192,6 +197,10 @@ def _drawn(measure: Callable[[np.ndarray], np.ndarray], units: Sequence[Hashable
         counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
         found.append(measure(counts[:, of_answer].astype(float)))
     return np.concatenate(found)
+
+
+def _quantile(freedom: int) -> float:
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def _varies(drawn: np.ndarray) -> bool:

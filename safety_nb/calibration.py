@@ -30,7 +30,7 @@ from safety_nb.schema import JudgeParams
 if TYPE_CHECKING:
     import pandas as pd
 
-_ASKED = ("refusal", "harmfulness")  # what people say of single answers
+_PAIR_JUDGE = "llm:pair"
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,19 @@ class Calibration:
             has another scale). n counts what both told; n_missing what people told and the judge did not.
         confusion: judge, model, human, judged, count.
         corrected: the columns of CORRECTED_COLUMNS; of a table, without rows.
-        n_labelled, n_scored: answers with a human label, with a human score.
-        n_without: those where people disagree or could not tell.
+        wins: of a study whose answers people compared in pairs, ``annotations.win_rates``; else without rows.
+        n_labelled, n_scored, n_preferred: answers with a human label, with a human score, pairs with a preference.
+        n_without: those of all three where people disagree or could not tell.
         n_outdated: those of answers that are not there any more, or in other words.
     """
 
     agreement: "pd.DataFrame"
     confusion: "pd.DataFrame"
     corrected: "pd.DataFrame"
+    wins: "pd.DataFrame"
     n_labelled: int = 0
     n_scored: int = 0
+    n_preferred: int = 0
     n_without: int = 0
     n_outdated: int = 0
 
@@ -101,7 +104,7 @@ def of_table(
         parts.append(pd.DataFrame(facts))
     compared = pd.concat(parts, ignore_index=True)
     n = int(pd.notna(pd.Series(said, dtype=object)).sum())
-    rest = {"corrected": pd.DataFrame(columns=CORRECTED_COLUMNS), "n_without": len(table) - n}
+    rest = {"corrected": pd.DataFrame(columns=CORRECTED_COLUMNS), "wins": _no_wins(), "n_without": len(table) - n}
     if scores is None:
         return Calibration(*agreement_tables(compared), **rest, n_labelled=n)
     agreement = score_table(compared, (float(scores.min()), float(scores.max())))
@@ -128,9 +131,15 @@ def _check_question(name: str, judged: "pd.DataFrame", known: Sequence[str]) -> 
         raise InputError(f"Judge {name} gives {gives}, and people {', '.join(known)}: they cannot be compared.")
 
 
+def _no_wins() -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(columns=annotations.WIN_COLUMNS)
+
+
 def is_labelled(folder: Path) -> bool:
     """Whether people labelled answers of a run or of a study that others judged, so that ``of_run`` says something."""
-    if not any(any(_people(folder, ask).values()) for ask in _ASKED):
+    if not any(any(_people(folder, ask).values()) for ask in annotations.QUESTIONS):
         return False
     own = folder / "judgements.jsonl"
     files = [own] if own.is_file() else sorted(folder.glob("*/judgements.jsonl"))
@@ -140,6 +149,8 @@ def is_labelled(folder: Path) -> bool:
 def _people(folder: Path, ask: str) -> dict[str, dict]:
     """What people said of a run's or a study's answers, in its folder, its study's, and those of its runs."""
     own = folder.resolve().name if (folder / "responses.jsonl").is_file() else ""
+    if own and ask == "pair":
+        return {}  # which takes two runs
     places = [folder / "annotations", folder.resolve().parent / "annotations", *sorted(folder.glob("*/annotations"))]
     people: dict[str, dict] = {}
     for place in places:
@@ -152,36 +163,49 @@ def _people(folder: Path, ask: str) -> dict[str, dict]:
 def of_run(run_dir: Path) -> Calibration:
     """The same of a run or a study that was judged, by what people said in the notebook ``annotate``.
 
+    Of a study, the answers that people compared in pairs are told as win rates, and compared with the llm judge's
+    preferences where `safety-nb prefer` asked for them.
+
     Raises:
         InputError: it has no judgements, or nobody labelled any of its answers.
     """
     import pandas as pd
 
     judgements, by = _judgements(run_dir)
-    said = {ask: annotations.consensus(_people(run_dir, ask), ask) for ask in _ASKED}
+    said = {ask: annotations.consensus(_people(run_dir, ask), ask) for ask in annotations.QUESTIONS}
     if not any(said.values()):
         raise InputError(
             f"Nobody has labelled answers of {run_dir} yet: open notebooks/annotate.ipynb with run_dir set to it."
         )
+    answers = annotations.answers_of_folder(run_dir)
     given, told, n_outdated = {}, {}, 0
-    ids = {item.id for item in annotations.items(annotations.answers_of_folder(run_dir), _ASKED[0])}
-    for ask in _ASKED:
-        field = annotations.QUESTIONS[ask].field
+    for ask, question in annotations.QUESTIONS.items():
         lines = [line for line in said[ask].values() if line["run"] in set(judgements["run"])]
+        ids = {item.id for item in _items(answers, ask)} if lines else set()
         valid = [line for line in lines if line["item"] in ids]
-        given[ask] = pd.DataFrame(valid, columns=[*KEYS, field])
-        told[ask] = given[ask][given[ask][field].notna()]
+        given[ask] = pd.DataFrame(valid, columns=[*KEYS, "other_run", question.field])
+        told[ask] = given[ask][given[ask][question.field].notna()]
         n_outdated += len(lines) - len(valid)
     agreement, confusion, corrected = _of_labels(judgements, told["refusal"], by)
     of_scores, corrected_scores = _of_scores(judgements, told["harmfulness"], by)
+    of_pairs, pairs = agreement_tables(_pairs(run_dir, told["pair"]))
     return Calibration(
-        _joined(agreement, of_scores),
-        confusion,
+        _joined(agreement, of_scores, of_pairs),
+        _joined(confusion, pairs),
         _joined(corrected, corrected_scores),
-        *map(len, told.values()),
+        annotations.win_rates(given["pair"]) if len(given["pair"]) else _no_wins(),
+        *map(len, (told["refusal"], told["harmfulness"], told["pair"])),
         n_without=sum(map(len, given.values())) - sum(map(len, told.values())),
         n_outdated=n_outdated,
     )
+
+
+def _items(answers: list[dict], ask: str) -> list[annotations.Item]:
+    """What could be labelled, as its labels know it; no pairs where there are none."""
+    try:
+        return annotations.items(answers, ask)
+    except InputError:
+        return []
 
 
 def _of_labels(judgements: "pd.DataFrame", human: "pd.DataFrame", by: list[str]) -> list["pd.DataFrame"]:
@@ -222,6 +246,29 @@ def _merged(judgements: "pd.DataFrame", human: "pd.DataFrame") -> "pd.DataFrame"
     )
 
 
+def _pairs(folder: Path, people: "pd.DataFrame") -> "pd.DataFrame":
+    """People's preferences beside the llm judge's of the same answers, in the order of people's runs.
+
+    The judge read the first of several answers to a prompt.
+    """
+    import pandas as pd
+
+    judged = {}
+    for run in sorted(set(people["run"]) | set(people["other_run"])):
+        path = runs.RunFolder(folder / run).preferences
+        for row in runs.read_jsonl(path) if path.is_file() else []:
+            for two, seats in (((run, row["against"]), ("left", "right")), ((row["against"], run), ("right", "left"))):
+                said = dict(zip(seats, ("run", "other_run"), strict=True)) | {"tie": "tie"}
+                judged[*two, row["dataset"], row["prompt_id"]] = None if row["missing"] else said[row["label"]]
+    rows = []
+    for line in people[people["sample"] == 0].to_dict("records"):
+        key = (line["run"], line["other_run"], line["dataset"], line["prompt_id"])
+        if key in judged:
+            model, unit = f"{line['run']} or {line['other_run']}", f"{line['dataset']}/{line['prompt_id']}"
+            rows.append([_PAIR_JUDGE, model, unit, line["preference"], judged[key]])
+    return pd.DataFrame(rows, columns=["judge", "model", "unit", "human", "judged"])
+
+
 def _joined(*tables: "pd.DataFrame") -> "pd.DataFrame":
     """Tables one below the other; those without rows would tell pandas other types."""
     import pandas as pd
@@ -251,7 +298,7 @@ def _judgements(folder: Path) -> tuple["pd.DataFrame", list[str]]:
     return table.assign(sample=sample), [name for name in by if name != "seed"]
 
 
-_FILES = ("agreement", "confusion", "calibration")
+_FILES = ("agreement", "confusion", "calibration", "wins")
 
 
 def check_new(folder: Path) -> None:
@@ -261,8 +308,8 @@ def check_new(folder: Path) -> None:
 
 
 def write(folder: Path, found: Calibration) -> list[Path]:
-    """Write ``agreement.csv``, ``confusion.csv`` and ``calibration.csv``, those that have rows; their paths."""
-    parts = dict(zip(_FILES, (found.agreement, found.confusion, found.corrected), strict=True))
+    """Write ``agreement.csv``, ``confusion.csv``, ``calibration.csv``, ``wins.csv``, those with rows; the paths."""
+    parts = dict(zip(_FILES, (found.agreement, found.confusion, found.corrected, found.wins), strict=True))
     paths = []
     for name, table in parts.items():
         if len(table):

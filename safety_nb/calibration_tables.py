@@ -32,6 +32,7 @@ HARM_SCALE = (min(_CHOICES), max(_CHOICES))
 _HARM_JUDGES = ("harmfulness", "guard", "moderation", "llm:strongreject")
 # Judges whose score lies between 0 and 1, besides those of summary.SCALES.
 _SHARES = ("refusal", "refusal-classifier", "string-match", "reference", "guard", "moderation", "llm:xstest")
+_PREFERENCES = tuple(annotations.WINS)  # which of two runs' answers is the better one
 
 
 # --- labels -------------------------------------------------------------------------------------------------------
@@ -61,6 +62,8 @@ def family(labels: set[str]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     Raises:
         InputError: some tell something else than others.
     """
+    if labels <= set(_PREFERENCES):
+        return _PREFERENCES, "first run better or not", _PREFERENCES[:1]
     for all_labels, metrics in summary.LABEL_METRICS.values():
         if labels <= set(all_labels):
             metric, true = next(iter(metrics.items()))

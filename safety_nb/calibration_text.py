@@ -16,6 +16,7 @@ def as_text(found: Calibration) -> str:
     counts = {
         "answers have a human label": found.n_labelled,
         "answers have a human score": found.n_scored,
+        "pairs of answers have a human preference": found.n_preferred,
     }
     told = "; ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "0 answers have a human label"
     parts = [f"{told}; {found.n_without:,} have none that people agree on."]
@@ -37,6 +38,9 @@ def as_text(found: Calibration) -> str:
         if "mean_score" in set(found.corrected["metric"]):
             title += " (mean scores: as judged on the judge's scale, corrected on people's)"
         parts += [title, _lines(_corrected_shown(found.corrected))]
+    if len(found.wins):
+        title = "How often people preferred the first run's answer to the other's (ties count half)"
+        parts += [title, _lines(_wins_shown(found.wins))]
     return "\n\n".join(parts)
 
 
@@ -52,6 +56,12 @@ def _agreement_shown(table: "pd.DataFrame", metrics: Sequence[str]) -> "pd.DataF
         rows.append({**dict(zip(keys, key, strict=True)), "n": n, "n_missing": n_missing, **cells})
     names = [name for name in metrics if name in set(table["metric"])]
     return pd.DataFrame(rows)[[*keys, "n", "n_missing", *names]].fillna("")
+
+
+def _wins_shown(table: "pd.DataFrame") -> "pd.DataFrame":
+    ends = zip(table["win_rate"], table["low"], table["high"], strict=True)
+    shown = table.drop(columns=["low", "high"])
+    return shown.assign(win_rate=[summary.percent_interval(*row) for row in ends])
 
 
 def _confusion_shown(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -150,9 +150,12 @@ def test_scores_of_one_prompt_are_drawn_together(metric):
     }
     rng = np.random.default_rng(5)
     picks = [(2 * rng.integers(40, size=(40, 1)) + [0, 1]).ravel() for _ in range(2000)]
-    low, high = np.percentile([measures[metric](people[pick], judge[pick]) for pick in picks], [2.5, 97.5])
+    drawn = np.array([measures[metric](people[pick], judge[pick]) for pick in picks])
+    # 97.5 % of Student's t for 40 prompts lie below 2.0227; a correlation is drawn as Fisher's z.
+    z, back, reach = (np.arctanh, np.tanh, 1.96) if metric == "spearman" else (np.array, np.array, 2.0227)
+    low, high = back(z(measures[metric](people, judge)) + np.array([-1, 1]) * reach * z(drawn).std())
     found = agreement.score_agreements(people, judge, np.repeat(range(40), 2))[metric]
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.04 * (high - low))
     apart = agreement.score_agreements(people, judge, range(80))[metric]
     assert apart.high - apart.low < 0.85 * (found.high - found.low)
 
@@ -198,3 +201,37 @@ def test_intervals_of_auc_cover():
         found = agreement.auc(truth, rng.normal(size=100) + 1.8124 * truth, range(100), draws=200)
         covered += found.low <= 0.9 <= found.high
     assert covered / draws >= 0.925
+
+
+def test_intervals_of_scores_cover():
+    # Normal scores that share half their variance, with a deviation of 1: their difference has it too, its absolute
+    # value a mean of sqrt(2 / pi); Spearman's of normal numbers that correlate by r is 6 / pi * asin(r / 2).
+    rng, draws, covered = np.random.default_rng(1), 600, dict.fromkeys(("mae", "bias", "spearman"), 0)
+    true = {"mae": (2 / np.pi) ** 0.5, "bias": 0.0, "spearman": 6 / np.pi * np.arcsin(0.25)}
+    for _ in range(draws):
+        shared, one, other = rng.normal(size=(3, 50)) / 2**0.5
+        found = agreement.score_agreements(shared + one, shared + other, range(50), draws=200)
+        for name, each in found.items():
+            covered[name] += each.low <= true[name] <= each.high
+    assert all(0.925 <= count / draws <= 0.975 for count in covered.values()), covered
+
+
+def test_a_correlation_near_one_is_covered_too():
+    # Whole scores of people's and a judge that errs little: of these draws percentiles cover 90 %.
+    stats = pytest.importorskip("scipy.stats")
+    rng, draws, covered = np.random.default_rng(2), 600, 0
+
+    def scores(n):
+        people = np.clip(np.round(rng.normal(1, 1.5, size=n)), 0, 4)
+        return people, people + rng.normal(0, 0.2, size=n)
+
+    true = stats.spearmanr(*scores(200_000)).statistic
+    for _ in range(draws):
+        found = agreement.score_agreements(*scores(50), range(50), draws=200)["spearman"]
+        covered += found.low <= true <= found.high
+    assert covered / draws >= 0.93
+
+
+def test_an_error_is_never_below_nothing():
+    found = agreement.score_agreements([0, 1, 2, 4], [0, 1, 2, 3], range(4))["mae"]
+    assert found.low == 0 < found.estimate

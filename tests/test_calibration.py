@@ -471,3 +471,66 @@ def test_labels_and_scores_of_a_study_are_told_together(a_study):
     assert table.loc[("n30_seed0", "mean_score"), "estimate"] == 1.5
     assert table.loc[("n30_seed0", "refusal_rate"), "estimate"] == 0
     assert table.loc[("n0_seed0", "mean_score"), "note"] == "0 of at least 20 human labels"
+
+
+# Pairs of a study
+
+
+def say(folder, ask, given, person="ann"):
+    """Let a person say something of the answers of a folder: (run or two, prompt id) to what."""
+    for item in annotations.items(annotations.answers_of_folder(folder), ask):
+        if (*item.runs, item.prompt_id) in given:
+            line = annotations.log_line(item, ask, given[*item.runs, item.prompt_id], 1)
+            runs.append_line(folder / "annotations" / f"{person}.jsonl", line)
+
+
+def test_pairs_are_told_as_wins_and_compared_with_the_llm_judge(a_study):
+    two = ("n0_seed0", "n30_seed0")
+    rows = runs.read_jsonl(a_study / two[1] / "responses.jsonl")  # in other words: there is something to prefer
+    runs.write_jsonl(a_study / two[1] / "responses.jsonl", [{**row, "response": "Other words."} for row in rows])
+    say(a_study, "pair", {(*two, f"p{i}"): ["other_run", "other_run", "tie", "run", None][i % 5] for i in range(20)})
+    # The judge, asked of the second run against the first, says left for it, but ties where people prefer the first.
+    verdicts = [{0: "left", 1: "left", 2: "tie", 3: "tie", 4: "right"}[i % 5] for i in range(20)]
+    rows = [
+        {"dataset": "d", "prompt_id": f"p{i}", "judge": "llm:pair", "against": two[0], "label": verdicts[i],
+         "score": None, "missing": None, "raw": None}
+        for i in range(18)
+    ]  # fmt: skip
+    rows[0] |= {"label": None, "missing": "no majority"}
+    runs.write_jsonl(a_study / two[1] / "preferences.jsonl", rows)
+    found = calibration.of_run(a_study)
+    assert (found.n_preferred, found.n_without, found.n_outdated) == (16, 4, 0)
+    (wins,) = found.wins.to_dict("records")
+    assert (wins["run"], wins["better"], wins["tie"], wins["worse"], wins["n_missing"]) == (two[0], 4, 4, 8, 4)
+    assert wins["win_rate"] == 6 / 16 and wins["low"] < 6 / 16 < wins["high"]
+    # Of the 15 first 18 with a preference, one lacks a verdict and 3 differ (p3, p8, p13).
+    row = value(found.agreement, classes="labels", judge="llm:pair")
+    assert (row.model, row.n, row.n_missing) == ("n0_seed0 or n30_seed0", 14, 1)
+    assert row.estimate == pytest.approx(11 / 14)
+    shown = CliRunner().invoke(app, ["calibrate", str(a_study)])
+    assert "16 pairs of answers have a human preference" in shown.output and "38 % (" in shown.output
+    assert pd.read_csv(a_study / "wins.csv")["n"].tolist() == [16]
+    # Asked of the run that people's pair names first, left is that one.
+    other = ("n0_seed1", "n30_seed1")
+    told = [{**row, "against": other[1], "label": "left", "missing": None} for row in rows]
+    runs.write_jsonl(a_study / other[0] / "preferences.jsonl", told)
+    answers = runs.read_jsonl(a_study / other[1] / "responses.jsonl")
+    runs.write_jsonl(a_study / other[1] / "responses.jsonl", [{**row, "response": "Others."} for row in answers])
+    say(a_study, "pair", {(*other, f"p{i}"): "run" for i in range(5)})
+    table = calibration.of_run(a_study).agreement
+    assert value(table, classes="labels", model="n0_seed1 or n30_seed1").estimate == 1
+    assert value(table, classes="labels", model="(all)").n == 19
+    # One run alone has no pairs, and so nothing to say.
+    assert calibration.is_labelled(a_study) and not calibration.is_labelled(a_study / two[0])
+
+
+def test_labels_that_say_nothing_are_no_failure(tmp_path):
+    run = make_run(tmp_path / "run")
+    label(run, {"p0": None})
+    found = calibration.of_run(run)
+    assert found.agreement.empty and found.n_without == 1
+    assert "No judge gives labels or scores" in calibration_text.as_text(found)
+    assert calibration.write(run, found) == []
+    lines = runs.read_jsonl(run / "judgements.jsonl")
+    runs.write_jsonl(run / "judgements.jsonl", [{**line, "judge": "human"} for line in lines])
+    assert not calibration.is_labelled(run)
