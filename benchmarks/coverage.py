@@ -239,7 +239,6 @@ def rows(rounds: int) -> list[Row]:
     ]
     found += [of_rate(setting, rounds) for setting in [*hard, Setting(100, 2, 0.2, 0), Setting(100, 2, 0.2, 0.4)]]
     found += [of_difference(Setting(100, 3, 0.05, sd), 0.02, rounds) for sd in (0, 0.3)]
-    found += [of_difference(Setting(40, 1, 0.1, 0), 0.05, rounds)]
     for n in (100, 40):
         found = [of_one_seed(n, PAIRS), of_one_seed(n, FALLING, one_way=True), *found]
     found = [of_wilson(n) for n in (40, 100, 450)] + found
