@@ -23,12 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from safety_nb import checks, estimate, fetch, mixing, models, redaction, schema, sources, warm
+from safety_nb import checks, estimate, fetch, mixing, models, redaction, schema, shipped, sources, warm
 from safety_nb.errors import InputError
 from safety_nb.estimate import size_text
 
 # The tested set of the project, which the package carries along.
-CONSTRAINTS = Path(__file__).parent / "data" / "constraints.txt"
 # Those of it whose version can change a result or keep a notebook from running.
 WATCHED = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 WATCHED += ("papermill", "nbclient", "jupyter_client", "ipykernel")
@@ -190,13 +189,14 @@ def kernels() -> Finding:
     return Finding("kernels", "ok", f"{how}; no browser needed")
 
 
-def tested(constraints: Path = CONSTRAINTS) -> dict[str, str]:
-    """Name to version of the tested set."""
+def tested(constraints: Path | None = None) -> dict[str, str]:
+    """Name to version of the tested set: the one that is shipped, or another file's."""
+    constraints = constraints or shipped.place("constraints.txt")
     lines = [line.partition("#")[0].strip() for line in constraints.read_text(encoding="utf-8").splitlines()]
     return dict(line.split("==") for line in lines if line)
 
 
-def versions(constraints: Path = CONSTRAINTS) -> Finding:
+def versions(constraints: Path | None = None) -> Finding:
     """The packages that matter against the tested set."""
     wanted = {name: tested(constraints)[name] for name in WATCHED}
     found = {name: _installed(name) for name in WATCHED}

@@ -7,7 +7,7 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from safety_nb import runs, schema
+from safety_nb import runs, schema, shipped
 from safety_nb.errors import InputError
 
 
@@ -75,12 +75,8 @@ NOTEBOOK_PARAMS = {
 
 
 def notebook_path(notebook: str) -> Path:
-    """The file of a notebook: in the project's ``notebooks/``, or in the installed package."""
-    package = Path(__file__).resolve().parent
-    for folder in (package.parent / "notebooks", package / "notebooks"):
-        if (folder / f"{notebook}.ipynb").is_file():
-            return folder / f"{notebook}.ipynb"
-    raise FileNotFoundError(f"The installation has no notebook {notebook!r}; install safety-nb anew.")
+    """The file of a notebook. Raises FileNotFoundError where the installation lacks it."""
+    return shipped.place(f"notebooks/{notebook}.ipynb")
 
 
 def make_missing(stage: str, params: schema.Parameters) -> runs.RunFolder:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from safety_nb import doctor, estimate, models, schema, tiny
+from safety_nb import doctor, estimate, models, schema, shipped, tiny
 
 ROOT = Path(__file__).parents[1]
 MINIATURE = {"n_general": 40, "n_safety": 5, "evaluation": ["tiny-facts"], "max_new_tokens": 4}
@@ -239,7 +239,7 @@ def test_four_bits_that_do_not_work_are_a_problem(monkeypatch, fault):
 
 
 def test_tested_set_is_the_project_s_and_in_the_package():
-    assert doctor.CONSTRAINTS.resolve() == ROOT / "constraints.txt"
+    assert shipped.place("constraints.txt") == ROOT / "constraints.txt"
     assert set(doctor.WATCHED) <= set(doctor.tested())
 
 

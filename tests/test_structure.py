@@ -39,6 +39,7 @@ ALLOWED = {
     "tiny": set(),
     "tiny_base": {"tiny"},
     "redaction": set(),
+    "shipped": set(),
     "usage": set(),
     "runs": {"redaction"},
     "warm": set(),
@@ -140,7 +141,7 @@ ALLOWED = {
         "schema",
         "sources",
     },
-    "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "training"},
+    "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "shipped", "training"},
     # sources, judges.human: a stage is stale when the user's file changed, or people's labels.
     "runner": {"engine", "judges.human", "redaction", "runs", "schema", "sources", "stages", "warm"},
     "study": {"capabilities", "runner", "runs", "schema", "warm"},
@@ -148,7 +149,7 @@ ALLOWED = {
     "search": {"contrasts", "dose", "runs", "schema", "sources", "study", "summary"},
     "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
     "estimate": {"encoding", "models", "packing", "schema", "trainer"},
-    "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "sources", "warm"},
+    "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "shipped", "sources", "warm"},
     "checks": {"encoding", "generation", "judges", "mixing", "models", "schema", "sources", "training"},
     "cells": {"runs", "schema", "stages"},
     "data_commands": {"sources"},
