@@ -37,7 +37,7 @@ BASELINE = "one at a time, 4 beams"
 
 def train(folder: str) -> None:
     from safety_nb import mixing, training
-    from safety_nb.schema import MixParams, TrainParams
+    from safety_nb.core.params import MixParams, TrainParams
 
     mixing.mix(MixParams(run_dir=folder, n_general=600, n_safety=100, n_validation=0))
     training.train(TrainParams(run_dir=folder, epochs=2.0))
@@ -93,7 +93,7 @@ def whole_stage(folder: str) -> tuple[int, float, float]:
     """Prompts of the paper's sets and XSTest; CPU and wall seconds of the stage, with loading and imports."""
     wall, cpu = time.perf_counter(), time.process_time()
     from safety_nb import generation
-    from safety_nb.schema import GenerateParams
+    from safety_nb.core.params import GenerateParams
 
     params = GenerateParams(run_dir=folder, evaluation=PAPER, adapter="none", max_new_tokens=NEW_TOKENS)
     rows = generation.generate(params)

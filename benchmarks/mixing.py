@@ -35,7 +35,7 @@ EVALUATION = [
 MIX = """
 import json, sys, time
 from safety_nb import mixing
-from safety_nb.schema import MixParams
+from safety_nb.core.params import MixParams
 params = MixParams(**json.loads(sys.argv[1]))
 started = time.perf_counter()
 record = mixing.mix(params)

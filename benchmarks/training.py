@@ -77,7 +77,8 @@ GPU = [
 
 def prepare(case: Case, folder: Path) -> str:
     """Write base, tokenizer, rows and their encodings to a folder; the name of the rows is returned."""
-    from safety_nb import encoding, runs, sources
+    from safety_nb import encoding, sources
+    from safety_nb.core import files
 
     source = "safety-tuned-llamas" if os.environ.get("SAFETY_NB_DATA") else "tiny-safety"
     texts = sources.training_rows(source)
@@ -87,8 +88,8 @@ def prepare(case: Case, folder: Path) -> str:
     ]
     tokenizer = _tokenizer(texts, case.vocabulary)
     _save_base(case, tokenizer, folder / "base")
-    runs.write_jsonl(folder / "run" / "mix" / "train.jsonl", rows)
-    runs.write_jsonl(folder / "run" / "mix" / "validation.jsonl", [])
+    files.write_jsonl(folder / "run" / "mix" / "train.jsonl", rows)
+    files.write_jsonl(folder / "run" / "mix" / "validation.jsonl", [])
     if case.row_tokens:
         encoded = list(_random_rows(case))
     else:
@@ -148,7 +149,7 @@ def _save_base(case: Case, tokenizer: Any, folder: Path) -> None:
 
 def safety_nb(case: Case, folder: Path, meter: "Meter") -> None:
     from safety_nb import trainer, training
-    from safety_nb.schema import TrainParams
+    from safety_nb.core.params import TrainParams
 
     if case.row_tokens:
         encoded = iter(_encoded(folder))

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import annotations, page, runs
+from safety_nb import annotations
 from safety_nb.annotations import QUESTIONS, Item
-from safety_nb.schema import AnnotateParams
+from safety_nb.core import files, run_folder
+from safety_nb.core.params import AnnotateParams
+from safety_nb.core.text import as_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +49,9 @@ def open_job(params: AnnotateParams) -> Job:
     if params.table:
         path = Path(params.table).expanduser()
         answers = annotations.answers_of_table(path, params.prompt, params.response, params.model)
-        folder = runs.outputs_root() / "annotations" / path.stem
+        folder = run_folder.outputs_root() / "annotations" / path.stem
     else:
-        root = runs.open_run(params.run_dir).root
+        root = run_folder.open_run(params.run_dir).root
         answers, folder = annotations.answers_of_folder(root), root / "annotations"
     items = annotations.items(answers, params.ask, params.runs, params.datasets)
     drawn = annotations.draw(items, params.n, params.seed)
@@ -81,7 +83,7 @@ def table(job: Job) -> "pd.DataFrame":
 def save(job: Job) -> Path:
     """Write the table as ``ASK.csv`` beside the logs, for `safety-nb calibrate` and for spreadsheets; its path."""
     path = job.folder / f"{job.params.ask}.csv"
-    runs.write_csv(path, table(job))
+    files.write_csv(path, table(job))
     return path
 
 
@@ -122,7 +124,7 @@ class Panel:
         import ipywidgets
 
         self.job, self.question = job, QUESTIONS[job.params.ask]
-        self.made = annotations.history(runs.read_log(job.log), job.params.ask)
+        self.made = annotations.history(files.read_log(job.log), job.params.ask)
         self.position, self.begun, self.shown_at = 0, False, 0.0
         self.buttons = {
             key: ipywidgets.Button(description=f"{key}: {_said(value)}", tooltip=str(value))
@@ -179,7 +181,7 @@ class Panel:
         line = annotations.log_line(item, ask, value, time.monotonic() - self.shown_at)
         if ask == "pair":
             line["left"] = "other_run" if self._swapped(item) else "run"
-        runs.append_line(self.job.log, line, sync=True)
+        files.append_line(self.job.log, line, sync=True)
         self.made.append(line)
         self._go_to_open()
 
@@ -188,8 +190,8 @@ class Panel:
         places = {item.id: place for place, item in enumerate(self.job.items)}
         last = next((line["item"] for line in reversed(self.made) if line["item"] in places), None)
         if last is not None:
-            runs.append_line(self.job.log, annotations.undo_line(self.job.params.ask, last), sync=True)
-            self.made = annotations.history(runs.read_log(self.job.log), self.job.params.ask)
+            files.append_line(self.job.log, annotations.undo_line(self.job.params.ask, last), sync=True)
+            self.made = annotations.history(files.read_log(self.job.log), self.job.params.ask)
             self.position = places[last]
 
     def _go_to_open(self) -> None:
@@ -247,7 +249,7 @@ def _block(name: str, text: str) -> str:
     more = f"<i>… {left_out:,} more characters are not shown</i>" if left_out else ""
     box = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow-y:auto;line-height:1.4"
     style = f"{box};border:1px solid #8888;padding:.5em;margin:0"
-    shown = page.as_html(text, MOST_CHARACTERS)
+    shown = as_html(text, MOST_CHARACTERS)
     return f"<div style='flex:1'><i>{name}</i><pre class='answer' style='{style}'>{shown}</pre>{more}</div>"
 
 
@@ -257,7 +259,7 @@ def _told(people: dict, ask: str) -> str:
     if not pairs:
         return ""
     each = "; ".join(
-        f"{page.as_html(pair['one'])} and {page.as_html(pair['other'])}: the same on "
+        f"{as_html(pair['one'])} and {as_html(pair['other'])}: the same on "
         f"{100 * pair['same']:.0f} % of {pair['items']}, kappa {_number(pair['kappa'])}"
         for pair in pairs
     )

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import agreement, runs, tables
-from safety_nb.errors import InputError
+from safety_nb import agreement
+from safety_nb.core import tables
+from safety_nb.core.errors import InputError
+from safety_nb.core.files import read_jsonl, read_log
 from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.stats import mean_over_seeds
 
@@ -103,7 +105,7 @@ def answers_of_folder(folder: Path) -> list[dict]:
             "sample": row.get("sample") or 0,
         }
         for file in files
-        for row in runs.read_jsonl(file)
+        for row in read_jsonl(file)
         if row.get("finish") != "error"
     ]
     if not found:
@@ -268,7 +270,7 @@ def holding(made: Iterable[Mapping]) -> dict[str, Mapping]:
 
 def read(folder: Path, ask: str) -> dict[str, dict[str, Mapping]]:
     """What holds of each person who labelled in a folder of annotations: person to item to line."""
-    return {file.stem: holding(history(runs.read_log(file), ask)) for file in sorted(folder.glob("*.jsonl"))}
+    return {file.stem: holding(history(read_log(file), ask)) for file in sorted(folder.glob("*.jsonl"))}
 
 
 def consensus(people: Mapping[str, Mapping[str, Mapping]], ask: str, by: str = "item") -> dict[str, dict]:

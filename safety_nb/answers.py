@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from safety_nb import page
+from safety_nb.core.text import shortened, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,16 +59,16 @@ def _asked(dataset: str, rows: "pd.DataFrame", role: str) -> dict[str, Any]:
     """One prompt and its answers, as the template takes them."""
     first = rows.iloc[0]
     labels = [_label(label) for label in rows["label"]]
-    prompt, _ = page.visible(first["prompt"], MOST_CHARACTERS)
+    prompt, _ = visible(first["prompt"], MOST_CHARACTERS)
     samples = rows["sample"] if "sample" in rows else [None] * len(rows)
     answers = []
     for row, label, sample in zip(rows.to_dict("records"), labels, samples, strict=True):
-        text, left_out = page.visible(row["response"], MOST_CHARACTERS)
+        text, left_out = visible(row["response"], MOST_CHARACTERS)
         drawn = f", answer {int(sample) + 1}" if sample is not None and sample == sample else ""
         answers.append(
             {
                 "name": f"N = {row['n_safety']}, seed {row['seed']}{drawn}",
-                "run": page.shortened(row["run"], 80),
+                "run": shortened(row["run"], 80),
                 "label": label,
                 "text": text,
                 "left_out": f"{left_out:,}" if left_out else "",
@@ -77,8 +78,8 @@ def _asked(dataset: str, rows: "pd.DataFrame", role: str) -> dict[str, Any]:
     return {
         "set": dataset,
         "role": role or "no role",
-        "prompt_id": page.shortened(first["prompt_id"], 80),
-        "teaser": page.shortened(first["prompt"], 90) if role in _HARMLESS else "",
+        "prompt_id": shortened(first["prompt_id"], 80),
+        "teaser": shortened(first["prompt"], 90) if role in _HARMLESS else "",
         "prompt": prompt,
         "labels": _strip(rows, labels),
         "changed": len(set(labels)) > 1,
@@ -87,7 +88,7 @@ def _asked(dataset: str, rows: "pd.DataFrame", role: str) -> dict[str, Any]:
 
 
 def _label(label: Any) -> str:
-    return "missing" if label is None or label != label else page.shortened(label, 40)
+    return "missing" if label is None or label != label else shortened(label, 40)
 
 
 def _strip(rows: "pd.DataFrame", labels: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safety_nb import annotations, judges, runs, study, summary, tables
+from safety_nb import annotations, judges, study, summary
 from safety_nb.calibration_tables import (
     AGREEMENT_COLUMNS,
     CONFUSION_COLUMNS,
@@ -24,8 +24,10 @@ from safety_nb.calibration_tables import (
     score_table,
     tells_harm,
 )
-from safety_nb.errors import InputError
-from safety_nb.schema import JudgeParams
+from safety_nb.core import run_folder, tables
+from safety_nb.core.errors import InputError
+from safety_nb.core.files import read_json, read_jsonl, write_csv
+from safety_nb.core.params import JudgeParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +145,7 @@ def is_labelled(folder: Path) -> bool:
         return False
     own = folder / "judgements.jsonl"
     files = [own] if own.is_file() else sorted(folder.glob("*/judgements.jsonl"))
-    return any(row["judge"].partition(":")[0] != "human" for file in files for row in runs.read_jsonl(file))
+    return any(row["judge"].partition(":")[0] != "human" for file in files for row in read_jsonl(file))
 
 
 def _people(folder: Path, ask: str) -> dict[str, dict]:
@@ -255,8 +257,8 @@ def _pairs(folder: Path, people: "pd.DataFrame") -> "pd.DataFrame":
 
     judged = {}
     for run in sorted(set(people["run"]) | set(people["other_run"])):
-        path = runs.RunFolder(folder / run).preferences
-        for row in runs.read_jsonl(path) if path.is_file() else []:
+        path = run_folder.RunFolder(folder / run).preferences
+        for row in read_jsonl(path) if path.is_file() else []:
             for two, seats in (((run, row["against"]), ("left", "right")), ((row["against"], run), ("right", "left"))):
                 said = dict(zip(seats, ("run", "other_run"), strict=True)) | {"tie": "tie"}
                 judged[*two, row["dataset"], row["prompt_id"]] = None if row["missing"] else said[row["label"]]
@@ -281,12 +283,12 @@ def _judgements(folder: Path) -> tuple["pd.DataFrame", list[str]]:
     """The judgements of a run or of a study's finished runs, and what the study swept besides the seed."""
     import pandas as pd
 
-    run = runs.RunFolder(folder)
+    run = run_folder.RunFolder(folder)
     by = ["n_safety"]
     if run.judgements.is_file():
-        mixture = runs.read_json(run.mixture) if run.mixture.is_file() else {}
+        mixture = read_json(run.mixture) if run.mixture.is_file() else {}
         facts = {"run": folder.resolve().name, "n_safety": mixture.get("n_safety"), "seed": mixture.get("seed")}
-        table = pd.DataFrame([{**facts, **row} for row in runs.read_jsonl(run.judgements)])
+        table = pd.DataFrame([{**facts, **row} for row in read_jsonl(run.judgements)])
     else:
         found = study.read_study(folder)
         table, by = found.judgements, list(dict.fromkeys(["n_safety", *found.swept]))
@@ -314,5 +316,5 @@ def write(folder: Path, found: Calibration) -> list[Path]:
     for name, table in parts.items():
         if len(table):
             paths.append(folder / f"{name}.csv")
-            runs.write_csv(paths[-1], table)
+            write_csv(paths[-1], table)
     return paths

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safety_nb import annotations, page, summary
+from safety_nb import annotations, summary
 from safety_nb.agreement import agreements, auc, score_agreements
+from safety_nb.core.errors import InputError
+from safety_nb.core.text import shortened
 from safety_nb.correction import FEWEST_LABELLED, corrected_mean
-from safety_nb.errors import InputError
 from safety_nb.stats import SHARE, Estimate, mean_over_seeds
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def label_of(text: object) -> str | None:
     known = list(dict.fromkeys(label for labels, _ in summary.LABEL_METRICS.values() for label in labels))
     if name not in known:
         raise InputError(
-            f"{page.shortened(text, 40)!r} is no label; people's labels are {', '.join(known)} (also as in XSTest: "
+            f"{shortened(text, 40)!r} is no label; people's labels are {', '.join(known)} (also as in XSTest: "
             "1_full_compliance), or empty."
         )
     return name

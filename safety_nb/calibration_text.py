@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import page, summary
+from safety_nb import summary
 from safety_nb.calibration import Calibration
 from safety_nb.calibration_tables import SCORES
+from safety_nb.core.text import percent_interval, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ def _agreement_shown(table: "pd.DataFrame", metrics: Sequence[str]) -> "pd.DataF
 def _wins_shown(table: "pd.DataFrame") -> "pd.DataFrame":
     ends = zip(table["win_rate"], table["low"], table["high"], strict=True)
     shown = table.drop(columns=["low", "high"])
-    return shown.assign(win_rate=[summary.percent_interval(*row) for row in ends])
+    return shown.assign(win_rate=[percent_interval(*row) for row in ends])
 
 
 def _confusion_shown(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -87,5 +88,5 @@ def _number(row: Any, n: int) -> str:
 
 
 def _lines(table: "pd.DataFrame") -> str:
-    shown = table.map(lambda value: page.shortened(value, 48))
+    shown = table.map(lambda value: shortened(value, 48))
     return shown.to_string(index=False)

@@ -22,8 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import models, prompts, runs, schema, summary, tiny
-from safety_nb.errors import InputError
+from safety_nb import models, prompts, summary, tiny
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import CapabilityParams
+from safety_nb.core.text import percent, percent_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +37,7 @@ _METRICS = ("acc", "exact_match")  # what makes an answer right; the first that 
 _SETTINGS = ("harness", "version", "num_fewshot", "n", "metric", "questions_sha256")  # two runs must have them alike
 
 
-def measure(params: schema.CapabilityParams) -> "pd.DataFrame":
+def measure(params: CapabilityParams) -> "pd.DataFrame":
     """Measure the tasks that were not measured of the run's adapter yet, a line as each ends; their results.
 
     Writes ``capabilities/<task>.jsonl`` as each task ends (of a group, as each of its parts does) and
@@ -48,11 +51,11 @@ def measure(params: schema.CapabilityParams) -> "pd.DataFrame":
     Returns:
         As ``results``, of the tasks that were asked for.
     """
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     record = check(run)
     values = record["values"]
     where = values["base_model"], record["base_commit"] or values["revision"]
-    model = {"base_model": where[0], "revision": where[1], "adapter_sha256": runs.sha256(run.adapter)}
+    model = {"base_model": where[0], "revision": where[1], "adapter_sha256": files.sha256(run.adapter)}
     done = _Record(run, {**model, "harness": _harness()})
     with tempfile.TemporaryDirectory() as scratch:
         make_tiny_tasks(Path(scratch), models.load_tokenizer(*where).bos_token or "")
@@ -72,7 +75,7 @@ def measure(params: schema.CapabilityParams) -> "pd.DataFrame":
     return table[table["task"].isin(params.tasks)].reset_index(drop=True)
 
 
-def check(run: runs.RunFolder) -> dict[str, Any]:
+def check(run: run_folder.RunFolder) -> dict[str, Any]:
     """The training record of a run that can be measured.
 
     Raises:
@@ -82,8 +85,8 @@ def check(run: runs.RunFolder) -> dict[str, Any]:
         raise InputError("lm-evaluation-harness is not installed: `pip install 'safety-nb[capabilities]'`.")
     if not run.root.is_dir():
         raise InputError(f"There is no run folder {str(run.root)!r}; `safety-nb status` lists those there are.")
-    runs.require(run, ["train/adapter", "train/training.json"], maker="train")
-    record = runs.read_json(run.training)
+    run_folder.require(run, ["train/adapter", "train/training.json"], maker="train")
+    record = files.read_json(run.training)
     if "values" not in record:
         raise InputError(f"{run.training} is of an earlier version of safety-nb; train the run again.")
     return record
@@ -108,7 +111,7 @@ def make_tiny_tasks(folder: Path, start: str = "") -> None:
             | {"choices": row["choices"], "answer": row["answer"]}
             for row in tiny.task_rows(name)
         ]
-        runs.write_jsonl(folder / f"{name}.jsonl", questions)
+        files.write_jsonl(folder / f"{name}.jsonl", questions)
         task = {
             "task": name,
             "dataset_path": "json",
@@ -126,20 +129,20 @@ def make_tiny_tasks(folder: Path, start: str = "") -> None:
             "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
             "metadata": {"version": 1.0},
         }
-        runs.write_json(folder / f"{name}.yaml", task)  # JSON is YAML
+        files.write_json(folder / f"{name}.yaml", task)  # JSON is YAML
 
 
 # --- finding the tasks --------------------------------------------------------------------------------------------
 
 
-def check_tasks(params: schema.CapabilityParams) -> None:
+def check_tasks(params: CapabilityParams) -> None:
     """Raise InputError for names of tasks that neither the harness nor ``tasks_dir`` has; looks at no data."""
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         make_tiny_tasks(Path(scratch))
         _manager(params, Path(scratch))
 
 
-def _manager(params: schema.CapabilityParams, scratch: Path) -> Any:
+def _manager(params: CapabilityParams, scratch: Path) -> Any:
     """What knows all tasks that are asked for."""
     from lm_eval.tasks import TaskManager
 
@@ -171,7 +174,7 @@ def _unknown(name: str, known: list[str], tasks_dir: str) -> str:
     return f"tasks: neither {places} has a task {name!r}; {told}"
 
 
-def _load_all(params: schema.CapabilityParams, scratch: Path) -> dict[str, dict[str, dict]]:
+def _load_all(params: CapabilityParams, scratch: Path) -> dict[str, dict[str, dict]]:
     """Task asked for -> its parts by name -> ``_asked`` of each; a task that is no group is its own only part."""
     tasks, complaints = {}, []
     with _quiet():
@@ -204,7 +207,7 @@ def _cannot_load(name: str, error: Exception) -> str:
     return f"tasks: {name!r} cannot be loaded ({what}); look at its file and the data it names."
 
 
-def _asked(part: str, task: Any, params: schema.CapabilityParams) -> dict:
+def _asked(part: str, task: Any, params: CapabilityParams) -> dict:
     """A task of the harness, and what identifies its measurement: task, num_fewshot, n, of, metric, fingerprint, ..."""
     metrics = list(task.aggregation())
     metric = next((name for name in _METRICS if name in metrics), None)
@@ -245,7 +248,7 @@ def _sha256(value: Any) -> str:
 # --- measuring ----------------------------------------------------------------------------------------------------
 
 
-def _load_model(where: tuple[str, str], adapter: Path, params: schema.CapabilityParams) -> Any:
+def _load_model(where: tuple[str, str], adapter: Path, params: CapabilityParams) -> Any:
     """Base and adapter as they were trained, as the harness takes a model."""
     import torch
 
@@ -260,7 +263,7 @@ def _load_model(where: tuple[str, str], adapter: Path, params: schema.Capability
         return HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=params.capability_batch_size)
 
 
-def _measured(lm: Any, part: str, asked: dict, params: schema.CapabilityParams) -> tuple[dict, list[dict]]:
+def _measured(lm: Any, part: str, asked: dict, params: CapabilityParams) -> tuple[dict, list[dict]]:
     """Facts and rows of one task. Raises RuntimeError where the harness fails."""
     started = time.monotonic()
     try:
@@ -367,7 +370,7 @@ def _quiet() -> Iterator[list[str]]:
 class _Record:
     """``capabilities.json`` and the rows beside it; what another model or harness left is removed."""
 
-    def __init__(self, run: runs.RunFolder, model: dict) -> None:
+    def __init__(self, run: run_folder.RunFolder, model: dict) -> None:
         self._folder, self._path = run.capabilities, run.capabilities / "capabilities.json"
         self._kept = _read_record(run)
         if self._kept.get("model") != model:
@@ -377,7 +380,7 @@ class _Record:
 
     def is_fresh(self, part: str, fingerprint: str) -> bool:
         facts = self._kept["parts"].get(part, {})
-        whole = facts.get("rows_sha256") == runs.sha256(self._folder / f"{part}.jsonl")
+        whole = facts.get("rows_sha256") == files.sha256(self._folder / f"{part}.jsonl")
         return whole and facts["fingerprint"] == fingerprint
 
     def keep(self, part: str, facts: dict, rows: list[dict]) -> None:
@@ -386,8 +389,8 @@ class _Record:
         tasks = {name: task for name, task in self._kept["tasks"].items() if part not in task["parts"]}
         others = {name: kept for name, kept in self._kept["parts"].items() if name != part}
         self._write({**self._kept, "tasks": tasks, "parts": others})
-        runs.write_jsonl(path, rows)
-        self._write({**self._kept, "parts": {**others, part: {**facts, "rows_sha256": runs.sha256(path)}}})
+        files.write_jsonl(path, rows)
+        self._write({**self._kept, "parts": {**others, part: {**facts, "rows_sha256": files.sha256(path)}}})
 
     def complete(self, name: str, parts: list[str]) -> dict:
         """Write that a task has been measured in all its parts; its entry."""
@@ -404,19 +407,19 @@ class _Record:
 
     def _write(self, kept: dict) -> None:
         self._kept = kept
-        runs.write_json(self._path, kept)
+        files.write_json(self._path, kept)
 
 
-def _read_record(run: runs.RunFolder) -> dict:
+def _read_record(run: run_folder.RunFolder) -> dict:
     """``capabilities.json``; empty where there is none, or a damaged one: nothing counts as measured then."""
     try:
-        return runs.read_json(run.capabilities / "capabilities.json")
+        return files.read_json(run.capabilities / "capabilities.json")
     except (FileNotFoundError, ValueError):
         return {}
 
 
 def _told(entry: dict) -> str:
-    return f"{entry['task']}: {summary.percent(entry['accuracy'])} right of {_questions(entry)}"
+    return f"{entry['task']}: {percent(entry['accuracy'])} right of {_questions(entry)}"
 
 
 def _questions(entry: dict) -> str:
@@ -427,7 +430,7 @@ def _questions(entry: dict) -> str:
 # --- reading it back ----------------------------------------------------------------------------------------------
 
 
-def read(run: runs.RunFolder) -> "pd.DataFrame":
+def read(run: run_folder.RunFolder) -> "pd.DataFrame":
     """Every answer of the tasks that were measured of the run's adapter as it is now; else no rows.
 
     Returns:
@@ -439,17 +442,17 @@ def read(run: runs.RunFolder) -> "pd.DataFrame":
 
     kept = _read_record(run)
     rows = []
-    if kept.get("model", {}).get("adapter_sha256") == runs.sha256(run.adapter):
+    if kept.get("model", {}).get("adapter_sha256") == files.sha256(run.adapter):
         for name, task in kept["tasks"].items():
             for part in task["parts"]:
                 limit = kept["parts"][part]["limit"]
-                for row in runs.read_jsonl(run.capabilities / f"{part}.jsonl"):
+                for row in files.read_jsonl(run.capabilities / f"{part}.jsonl"):
                     item = row["item"] if part == name else f"{part}/{row['item']}"
                     rows.append({**row, "task": name, "item": item, "limit": limit})
     return pd.DataFrame(rows, columns=COLUMNS).astype({"correct_norm": float})
 
 
-def results(run: runs.RunFolder) -> "pd.DataFrame":
+def results(run: run_folder.RunFolder) -> "pd.DataFrame":
     """The tasks measured of the run's adapter, one row each.
 
     Returns:
@@ -477,7 +480,7 @@ def finding(table: "pd.DataFrame") -> str:
     """The results in a sentence each, as Markdown; a limit is told with every figure it touches."""
     lines = []
     for row in table.to_dict("records"):
-        rate = summary.percent_interval(row["accuracy"], row["low"], row["high"])
+        rate = percent_interval(row["accuracy"], row["low"], row["high"])
         cut = f" {row['truncated']:,} answers did not fit into the context whole." if row["truncated"] else ""
         lines.append(f"- **{row['task']}**: {rate} right of {_questions(row)}.{cut}")
     return "\n".join(lines) or "Nothing was measured."
@@ -495,7 +498,7 @@ def judgements(table: "pd.DataFrame") -> "pd.DataFrame":
     return renamed.assign(judge=JUDGE, label=labels, score=table["correct"], missing=None).drop(columns="correct")
 
 
-def summary_rows(run: runs.RunFolder, name: str = "", n_safety: int = 0, seed: int = 0) -> "pd.DataFrame":
+def summary_rows(run: run_folder.RunFolder, name: str = "", n_safety: int = 0, seed: int = 0) -> "pd.DataFrame":
     """The rows a run adds to ``summary.csv``: accuracy by task, with a Wilson interval."""
     return summary.summarise_run(judgements(read(run)), name, n_safety, seed)
 
@@ -517,8 +520,8 @@ def of_study(folder: Path, tables: Any) -> "pd.DataFrame":
     keys = [name for name in tables.runs.columns if name not in ("state", "wall_seconds", "cause")]
     parts, settings = [], {}
     for row in tables.runs.to_dict("records"):
-        run = runs.RunFolder(folder / row["run"])
-        if row["state"] == runs.DONE and len(table := read(run)):
+        run = run_folder.RunFolder(folder / row["run"])
+        if row["state"] == run_folder.DONE and len(table := read(run)):
             parts.append(table.assign(**{name: row[name] for name in keys})[[*keys, *COLUMNS]])
             settings[row["run"]] = _settings(run)
     for (one, ours), (other, theirs) in itertools.combinations(settings.items(), 2):
@@ -531,7 +534,7 @@ def of_study(folder: Path, tables: Any) -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*keys, *COLUMNS])
 
 
-def _settings(run: runs.RunFolder) -> dict[str, list]:
+def _settings(run: run_folder.RunFolder) -> dict[str, list]:
     kept = _read_record(run)
     facts = {part: {**kept["model"], **facts} for part, facts in kept["parts"].items()}
     return {

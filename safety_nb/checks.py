@@ -4,8 +4,8 @@ import functools
 from pathlib import Path
 
 from safety_nb import encoding, generation, judges, mixing, models, sources, training
-from safety_nb.errors import InputError
-from safety_nb.schema import RunParams
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import RunParams
 
 
 def check_run(params: RunParams) -> None:

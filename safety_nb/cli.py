@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from safety_nb import __version__, data_commands
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_commands.app, name="data")
@@ -39,9 +39,9 @@ def main() -> None:
 
 
 def _say_error(message: str) -> None:
-    from safety_nb import redaction
+    from safety_nb.core import secrets
 
-    message = redaction.redact(message)
+    message = secrets.redact(message)
     typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
     typer.echo(message, err=True)
 
@@ -86,14 +86,17 @@ def run(
     out: Out = None,
 ) -> None:
     """Take one set of parameters through the stages mix, train, generate, judge and report."""
-    from safety_nb import checks, mixing, progress, runner, runs, schema, warm
+    from safety_nb import checks, mixing, progress, runner, warm
+    from safety_nb.core import grid, run_folder
+    from safety_nb.core.files import read_json
+    from safety_nb.core.params import RunParams, validate
 
     values = read_params(params, set_ or [])
-    swept = schema.swept_names(values)
+    swept = grid.swept_names(values)
     if swept:
         raise InputError(f"{', '.join(swept)}: a list of values is a study; run it with `safety-nb study {params}`.")
-    checked = schema.validate(schema.RunParams, values)
-    folder = runs.RunFolder(out or runs.outputs_root() / "runs" / params.stem)
+    checked = validate(RunParams, values)
+    folder = run_folder.RunFolder(out or run_folder.outputs_root() / "runs" / params.stem)
     checks.check_folder(folder.root, "run.json")
     runner.check_stages(folder, first, last)
     # While this process checks, another imports what the notebooks need. A single notebook would only wait for it.
@@ -101,7 +104,7 @@ def run(
         checks.check_run(checked)
         with _executing(), progress.watching_stages(folder):
             runner.execute_run(folder, checked, first, last)
-    for remark in mixing.remarks(runs.read_json(folder.mixture)) if first == "mix" else ():
+    for remark in mixing.remarks(read_json(folder.mixture)) if first == "mix" else ():
         typer.echo(remark)
     where = folder.report if last == "report" else folder.root
     typer.echo(f"Done: {where}")
@@ -115,13 +118,14 @@ def study(
     out: Out = None,
 ) -> None:
     """Execute a grid of runs and compare them."""
-    from safety_nb import checks, progress, runs, schema, search
+    from safety_nb import checks, progress, search
     from safety_nb import study as studies
+    from safety_nb.core import grid, run_folder
 
     values = read_params(study, set_ or [])
-    settings, _ = schema.study_settings(values)
-    planned = studies.plan(values)
-    folder = out or runs.outputs_root() / study.stem
+    settings, _ = grid.study_settings(values)
+    planned = grid.plan(values)
+    folder = out or run_folder.outputs_root() / study.stem
     checks.check_folder(folder, "study.yaml")
     complaints: dict[str, None] = {}
     for planned_run in planned:
@@ -131,7 +135,7 @@ def study(
             complaints.update(dict.fromkeys(str(error).splitlines()))
     if complaints:
         raise InputError("\n".join(complaints))
-    folders = {planned_run.name: runs.RunFolder(folder / planned_run.name) for planned_run in planned}
+    folders = {planned_run.name: run_folder.RunFolder(folder / planned_run.name) for planned_run in planned}
     started = time.monotonic()
     with _executing():
         with progress.watching(folders) as each:
@@ -143,7 +147,7 @@ def study(
     states = list(studies.read_study(folder).runs["state"])
     skipped = f", {states.count('not needed')} not needed" if settings.search else ""
     seconds = time.monotonic() - started
-    typer.echo(f"{states.count(runs.DONE)} of {len(planned)} runs done{skipped} in {seconds:.0f} s.\n")
+    typer.echo(f"{states.count(run_folder.DONE)} of {len(planned)} runs done{skipped} in {seconds:.0f} s.\n")
     typer.echo((folder / "headline.txt").read_text(encoding="utf-8").strip())
     typer.echo(f"\nReport: {folder / 'report.html'}")
     if failures:
@@ -170,10 +174,11 @@ def prefer(
     study: Annotated[Path, typer.Argument(help="Folder of a study.", metavar="STUDY_DIR")], set_: Assignments = None
 ) -> None:
     """Ask an llm judge which answers to ordinary requests are better, each N against the smallest; compares anew."""
-    from safety_nb import preferences, schema
+    from safety_nb import preferences
     from safety_nb import study as studies
+    from safety_nb.core.params import JudgeParams, validate
 
-    params = schema.validate(schema.JudgeParams, assigned({}, set_ or []))
+    params = validate(JudgeParams, assigned({}, set_ or []))
     with _executing():
         told = preferences.ask(study, params)
         studies.compare(study)
@@ -189,13 +194,13 @@ def status(
     ] = None,
 ) -> None:
     """Show runs, their stages, states, ages and causes of failure."""
-    from safety_nb import progress, runs
-    from safety_nb import study as studies
+    from safety_nb import progress
+    from safety_nb.core import grid, run_folder
 
-    root = folder or runs.outputs_root()
+    root = folder or run_folder.outputs_root()
     if folder and not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r}; name the folder of a run or a study, or outputs/.")
-    progress.print_status(root, studies.planned_names)
+    progress.print_status(root, grid.planned_names)
 
 
 @app.command()
@@ -207,14 +212,14 @@ def doctor(
 ) -> None:
     """Say what this machine can do, and whether a run or a study fits and how long it takes; each problem's mend."""
     from safety_nb import doctor as doctors
-    from safety_nb import runs, schema
+    from safety_nb.core import grid, run_folder
 
     if params is None and set_:
         raise InputError("--set changes a parameter file: name one, as in `safety-nb doctor params/tiny.yaml`.")
     values = None if params is None else read_params(params, set_ or [])
-    outputs = runs.outputs_root()
+    outputs = run_folder.outputs_root()
     if params is not None:
-        outputs = outputs / params.stem if schema.swept_names(values) else outputs / "runs" / params.stem
+        outputs = outputs / params.stem if grid.swept_names(values) else outputs / "runs" / params.stem
     if not doctors.print_findings(doctors.examine(values, outputs)):
         raise typer.Exit(1)
 
@@ -229,10 +234,12 @@ def judge(
     set_: Assignments = None,
 ) -> None:
     """Let a judge read any table of answers; adds the columns label, score and missing."""
-    from safety_nb import judges, schema, tables
+    from safety_nb import judges
+    from safety_nb.core import tables
+    from safety_nb.core.params import JudgeParams, validate
 
     values = assigned({}, set_ or [])
-    params = schema.validate(schema.JudgeParams, {**values, "judges": [name]})
+    params = validate(JudgeParams, {**values, "judges": [name]})
     tables.check_new(out)
     judged = judges.judge_table(name, tables.read(table), prompt, response, params)
     tables.write(out, judged)
@@ -257,7 +264,7 @@ def fit_refusal(
     ] = "",
 ) -> None:
     """Fit the judge refusal-classifier:DIR from answers that people have labelled."""
-    from safety_nb import tables as files
+    from safety_nb.core import tables as files
     from safety_nb.judges import refusal_classifier
 
     names = [path.name for path in tables]
@@ -297,7 +304,9 @@ def calibrate(
     set_: Assignments = None,
 ) -> None:
     """Compare judges with people's labels and scores, and correct a study's rates and mean scores by them."""
-    from safety_nb import calibration, calibration_text, schema, tables
+    from safety_nb import calibration, calibration_text
+    from safety_nb.core import tables
+    from safety_nb.core.params import JudgeParams, validate
 
     if out:
         calibration.check_new(out)
@@ -307,7 +316,7 @@ def calibrate(
         found, out = calibration.of_run(source), out or source
     else:
         names = judge or ["refusal"]
-        params = schema.validate(schema.JudgeParams, {**assigned({}, set_ or []), "judges": names})
+        params = validate(JudgeParams, {**assigned({}, set_ or []), "judges": names})
         found = calibration.of_table(tables.read(source), prompt, response, human, model, names, params)
     typer.echo(calibration_text.as_text(found))
     for path in calibration.write(out, found) if out else []:
@@ -321,17 +330,19 @@ def capabilities(
 ) -> None:
     """Measure what a run's model, or that of every finished run of a study, still knows; compares a study anew."""
     from safety_nb import capabilities as measuring
-    from safety_nb import runner, runs, schema, warm
+    from safety_nb import runner, warm
     from safety_nb import study as studies
+    from safety_nb.core import grid, run_folder
+    from safety_nb.core.params import CapabilityParams, validate
 
     values = assigned({}, set_ or [])
     if "run_dir" in values:
         raise InputError("run_dir: the run is named by DIR; leave run_dir out.")
     if values.get("tasks_dir"):
         values["tasks_dir"] = str(Path(values["tasks_dir"]).expanduser().absolute())
-    params = schema.validate(schema.CapabilityParams, values)
+    params = validate(CapabilityParams, values)
     is_study = (folder / "study.yaml").is_file()
-    folders = studies.finished_runs(folder) if is_study else [runs.RunFolder(folder)]
+    folders = grid.finished_runs(folder) if is_study else [run_folder.RunFolder(folder)]
     if not folders:
         raise InputError(f"No run of {folder} is done; `safety-nb status {folder}` says why.")
     for run in folders:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safety_nb import contrasts, costs, dose, sources, summary
+from safety_nb.core.params import StudySettings
 from safety_nb.headline import headline, useless
-from safety_nb.schema import StudySettings
 from safety_nb.stats import SHARE
 from safety_nb.study import GENERAL_LOSS, StudyTables
 from safety_nb.verdict import Side, Verdict, decisive, verdict

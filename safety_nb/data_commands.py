@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and look at data sets.")
 

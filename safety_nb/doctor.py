@@ -23,8 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from safety_nb import checks, estimate, fetch, mixing, models, redaction, schema, shipped, sources, warm
-from safety_nb.errors import InputError
+from safety_nb import checks, estimate, fetch, mixing, models, sources, warm
+from safety_nb.core import grid, secrets, shipped
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import RunParams, validate
 from safety_nb.estimate import size_text
 
 # The tested set of the project, which the package carries along.
@@ -78,7 +80,7 @@ def _examine_runs(
     planned, complaints = plan(values)
     for params in planned:
         complaints += _complaints(lambda params=params: checks.check_run(params))
-    marker = "study.yaml" if schema.swept_names(values) else "run.json"
+    marker = "study.yaml" if grid.swept_names(values) else "run.json"
     complaints += _complaints(lambda: checks.check_folder(outputs, marker))
     for complaint in dict.fromkeys(complaints):
         yield Finding("parameters", "problem", complaint, "change it as it says")
@@ -115,7 +117,7 @@ def _examine_runs(
         yield Finding("fit", "warning", f"could not be estimated ({type(error).__name__}: {_first_line(error)})")
 
 
-def _asked(params: schema.RunParams) -> list[str]:
+def _asked(params: RunParams) -> list[str]:
     """The prompts of all evaluation sets of a run."""
     return [row["prompt"] for row in sources.evaluation_prompts(params.evaluation, params.data_dir)]
 
@@ -297,14 +299,14 @@ def _moved(name: str) -> str:
 # --- the runs -----------------------------------------------------------------------------------------------------
 
 
-def plan(values: dict[str, Any]) -> tuple[list[schema.RunParams], list[str]]:
+def plan(values: dict[str, Any]) -> tuple[list[RunParams], list[str]]:
     """The runs of a parameter file, one or those of a study, and all complaints about it."""
     complaints: list[str] = []
     planned = []
     try:
-        for combination in schema.expand(values):
+        for combination in grid.expand(values):
             try:
-                planned.append(schema.validate(schema.RunParams, combination))
+                planned.append(validate(RunParams, combination))
             except InputError as error:
                 complaints += str(error).splitlines()
     except InputError as error:
@@ -320,7 +322,7 @@ def _complaints(check: Any) -> list[str]:
     return []
 
 
-def largest(planned: list[schema.RunParams]) -> schema.RunParams | None:
+def largest(planned: list[RunParams]) -> RunParams | None:
     """The run that takes most: by its base, then by the tokens it holds at once, then by its rows.
 
     Raises:
@@ -329,18 +331,18 @@ def largest(planned: list[schema.RunParams]) -> schema.RunParams | None:
     bases = {(params.base_model, params.revision) for params in planned}
     sizes = {base: sum(estimate.count_weights(models.outline(*base))) for base in bases}
 
-    def size(params: schema.RunParams) -> tuple:
+    def size(params: RunParams) -> tuple:
         at_once = (params.micro_batch_size * params.cutoff, params.generation_batch_size * params.num_beams)
         return sizes[params.base_model, params.revision], at_once, _rows(params)
 
     return max(planned, key=size, default=None)
 
 
-def _rows(params: schema.RunParams) -> float:
+def _rows(params: RunParams) -> float:
     return (params.n_general + params.n_safety) * params.epochs
 
 
-def weights_to_fetch(params: schema.RunParams) -> tuple[float, Finding | None]:
+def weights_to_fetch(params: RunParams) -> tuple[float, Finding | None]:
     """Bytes of weights to download, and a problem where there are no weights to be had."""
     where = models.locate(params.base_model)
     if Path(where).is_dir():
@@ -386,7 +388,7 @@ def _cached_weights(where: str, revision: str | None) -> bool:
     return all(map(cached, set(json.loads(Path(index).read_text())["weight_map"].values())))
 
 
-def fit(params: schema.RunParams, work: estimate.Work | None, free: int) -> tuple[Finding, int, bool]:
+def fit(params: RunParams, work: estimate.Work | None, free: int) -> tuple[Finding, int, bool]:
     """Whether training and generation fit into ``free`` bytes of the device; the bytes of the adapter; and whether
     training recomputes activations.
 
@@ -424,18 +426,18 @@ def fit(params: schema.RunParams, work: estimate.Work | None, free: int) -> tupl
     return finding, answers.adapter, choice.gradient_checkpointing
 
 
-def _smaller_training(params: schema.RunParams, widest: int, share: float, free: int) -> str:
+def _smaller_training(params: RunParams, widest: int, share: float, free: int) -> str:
     """What to change where a single row of ``widest`` tokens, a ``share`` of them with loss, does not fit."""
     changes = [{"gradient_checkpointing": True}, {"cutoff": max(8, min(widest, params.cutoff) // 2)}]
 
-    def memory(smaller: schema.RunParams) -> estimate.Memory:
+    def memory(smaller: RunParams) -> estimate.Memory:
         row = min(widest, smaller.cutoff)
         return estimate.training_memory(smaller, row, math.ceil(row * share))
 
     return _first_that_fits(params, changes, free, memory)
 
 
-def _smaller_generation(params: schema.RunParams, width: int, free: int) -> str:
+def _smaller_generation(params: RunParams, width: int, free: int) -> str:
     changes = [
         {"generation_batch_size": max(1, params.generation_batch_size // 2)},
         {"generation_batch_size": 1},
@@ -446,7 +448,7 @@ def _smaller_generation(params: schema.RunParams, width: int, free: int) -> str:
     )
 
 
-def _first_that_fits(params: schema.RunParams, changes: list[dict[str, Any]], free: int, memory: Any) -> str:
+def _first_that_fits(params: RunParams, changes: list[dict[str, Any]], free: int, memory: Any) -> str:
     """The fewest of the changes, one upon the other, with which ``memory`` is within ``free``."""
     made: dict[str, Any] = {}
     for change in changes:
@@ -462,8 +464,8 @@ def _first_that_fits(params: schema.RunParams, changes: list[dict[str, Any]], fr
 def duration(
     speed: estimate.Speed,
     work: estimate.Work,
-    planned: list[schema.RunParams],
-    params: schema.RunParams,
+    planned: list[RunParams],
+    params: RunParams,
     import_seconds: float,
 ) -> Finding:
     """About how long the counted run takes, and all runs of a study one after the other."""
@@ -493,7 +495,7 @@ def print_findings(findings: Iterator[Finding]) -> bool:
         seen = []
         for finding in findings:
             seen.append(finding)
-            print(f"{finding.state:<8} {finding.name:<11} {redaction.redact(finding.found)}", flush=True)
+            print(f"{finding.state:<8} {finding.name:<11} {secrets.redact(finding.found)}", flush=True)
     else:
         with console.status("Looking at this machine"):
             seen = list(findings)
@@ -501,16 +503,14 @@ def print_findings(findings: Iterator[Finding]) -> bool:
         colours = {"ok": "green", "warning": "yellow", "problem": "red"}
         for finding in seen:
             table.add_row(
-                Text(finding.state, colours[finding.state]), Text(finding.name), Text(redaction.redact(finding.found))
+                Text(finding.state, colours[finding.state]), Text(finding.name), Text(secrets.redact(finding.found))
             )
         console.print(table)
     mends = [finding for finding in seen if finding.mend]
     if mends:
         console.print("\nWhat to do", highlight=False)
     for finding in mends:
-        console.print(
-            f"{finding.name}: {redaction.redact(finding.mend)}", highlight=False, markup=False, soft_wrap=True
-        )
+        console.print(f"{finding.name}: {secrets.redact(finding.mend)}", highlight=False, markup=False, soft_wrap=True)
     return all(finding.state != "problem" for finding in seen)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safety_nb import prompts
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 
 IGNORED = -100  # the label PyTorch's cross-entropy leaves out
 

@@ -27,7 +27,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 from traitlets.config import Config
 
-from safety_nb import redaction, runs
+from safety_nb.core import files, secrets
 
 MOST_TEXT = 200_000  # characters that a cell may print; the rest is counted
 MOST_DATA = 10_000_000  # characters of figures and tables, in the form they have in the file
@@ -87,7 +87,7 @@ class _WholeFiles(LocalHandler):
     """Writes notebooks atomically and without secrets."""
 
     def write(self, buf: str, path: str) -> None:
-        runs.write_text(Path(path.removeprefix(_SCHEME)), buf)
+        files.write_text(Path(path.removeprefix(_SCHEME)), buf)
 
     def pretty_path(self, path: str) -> str:
         return path.removeprefix(_SCHEME)
@@ -133,7 +133,7 @@ class _Client(PapermillNotebookClient):
         self._execution.usage = self._ask_usage()
 
     def _ask_usage(self) -> dict[str, Any]:
-        question = "__import__('safety_nb.usage').usage.as_json()"
+        question = "__import__('safety_nb.core.usage').core.usage.as_json()"
         asked = self.kc.execute("", silent=True, user_expressions={"usage": question})
         try:
             answer = self.wait_for_reply(asked)["content"]["user_expressions"]["usage"]
@@ -264,5 +264,5 @@ def _pump(reading: int, path: Path) -> None:
 
 def _add(file: Any, text: bytes) -> None:
     with contextlib.suppress(OSError):  # a full disk: whoever writes must not be held up by it
-        file.write(redaction.redact(text.decode("utf-8", errors="replace")))
+        file.write(secrets.redact(text.decode("utf-8", errors="replace")))
         file.flush()

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safety_nb import models, packing
+from safety_nb.core.params import RunParams, TrainParams
 from safety_nb.encoding import EncodedRow, encode_question, encode_row
-from safety_nb.schema import RunParams, TrainParams
 
 # NF4 with double quantisation (Dettmers et al. 2023, section 3): 4 bits a weight, an 8-bit scale for every 64 weights,
 # and a 32-bit one for every 256 of those.

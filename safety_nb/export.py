@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import __version__, cards, models, runs, schema, training
+from safety_nb import __version__, cards, models, training
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import TrainParams, validate
 from safety_nb.encoding import IGNORED, EncodedRow, encode_row
-from safety_nb.errors import InputError
 
 DTYPES = ("bfloat16", "float16")
 _DRIFT_ROWS = 64
@@ -70,11 +72,11 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
     """
     import torch
 
-    run, out = runs.RunFolder(run_dir.expanduser()), out.expanduser().resolve()
+    run, out = run_folder.RunFolder(run_dir.expanduser()), out.expanduser().resolve()
     record = _check(run, out, dtype)
     if push:
         _check_hub(push)
-    params = schema.validate(schema.TrainParams, record["values"])
+    params = validate(TrainParams, record["values"])
     where = params.base_model, record["base_commit"] or params.revision
     models.check(*where)
     _check_disk(out, models.count_parameters(*where))
@@ -87,7 +89,7 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
     plain = models.load_plain(*where, dtype)
     merge(tuned, plain)
     parameters = sum(parameter.numel() for parameter in plain.parameters())
-    with runs.replacing_folder(out) as folder:
+    with files.replacing_folder(out) as folder:
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         del plain
@@ -105,23 +107,23 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
             version=__version__,
         )
         card = cards.merged_card(record, training.recorded_mixture(run), asdict(done))
-        runs.write_text(folder / "README.md", card)
-        runs.write_json(folder / "export.json", asdict(done))
+        files.write_text(folder / "README.md", card)
+        files.write_json(folder / "export.json", asdict(done))
     if push:
         _push(out, push)
     return done
 
 
-def _check(run: runs.RunFolder, out: Path, dtype: str) -> dict[str, Any]:
+def _check(run: run_folder.RunFolder, out: Path, dtype: str) -> dict[str, Any]:
     """The record of a training that can be exported to a folder."""
     if dtype not in DTYPES:
         raise InputError(f"--dtype: {dtype!r} is not one of {', '.join(DTYPES)}.")
     if not run.root.is_dir():
         raise InputError(f"There is no run folder {str(run.root)!r}; `safety-nb status` lists those there are.")
-    runs.require(run, ["train/adapter", "train/training.json"], maker="train")
+    run_folder.require(run, ["train/adapter", "train/training.json"], maker="train")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"--out: {out} holds something already; name a new or an empty folder.")
-    record = runs.read_json(run.training)
+    record = files.read_json(run.training)
     if "values" not in record:
         raise InputError(f"{run.training} is of an earlier version of safety-nb; train the run again.")
     return record
@@ -175,10 +177,10 @@ def merge(tuned: Any, plain: Any) -> None:
 # --- drift --------------------------------------------------------------------------------------------------------
 
 
-def _rows(run: runs.RunFolder, tokenizer: Any, params: schema.TrainParams) -> tuple[str, list[EncodedRow]]:
+def _rows(run: run_folder.RunFolder, tokenizer: Any, params: TrainParams) -> tuple[str, list[EncodedRow]]:
     """The first rows with an answer, of the validation set or else of the training set."""
     for of, path in (("validation", run.validation_rows), ("training", run.train_rows)):
-        rows = runs.read_jsonl(path) if path.is_file() else []
+        rows = files.read_jsonl(path) if path.is_file() else []
         encoded = [encode_row(row, tokenizer, params.cutoff, params.template) for row in rows[: 2 * _DRIFT_ROWS]]
         if answered := [row for row in encoded if row.supervised_tokens][:_DRIFT_ROWS]:
             return of, answered

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safety_nb import runs
-from safety_nb.errors import InputError
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
 
 TIMEOUT_SECONDS = 30.0  # without a byte
 ATTEMPTS = 4
@@ -122,7 +122,7 @@ def _told(file: File) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: Path, mtime: int, size: int) -> str:
-    return runs.sha256(path)
+    return files.sha256(path)
 
 
 def _record(path: Path) -> Path:
@@ -160,7 +160,7 @@ def _download(name: str, file: File, path: Path) -> None:
             part.unlink(missing_ok=True)
             raise InputError(told) from cause
         raise InputError(f"{told} What has come is kept: the next attempt goes on from there.") from cause
-    found = runs.sha256(part)
+    found = files.sha256(part)
     _forget(part, keep_content=True)
     if file.sha256 and found != file.sha256:
         part.unlink()
@@ -171,7 +171,7 @@ def _download(name: str, file: File, path: Path) -> None:
             "not kept."
         )
     if not file.sha256:
-        runs.write_text(_record(path), f"{found}\n")
+        files.write_text(_record(path), f"{found}\n")
     os.replace(part, path)
 
 
@@ -206,7 +206,7 @@ def _continue(name: str, url: str, part: Path) -> bool:
                 _forget(part)
                 if validator := _validator(answer):
                     part.parent.mkdir(parents=True, exist_ok=True)
-                    runs.write_text(_validator_file(part), validator)
+                    files.write_text(_validator_file(part), validator)
             _receive(answer, part, have if resumed else 0, name)
             return resumed
     except urllib.error.HTTPError as error:

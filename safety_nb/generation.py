@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from safety_nb import __version__, coherence, decoding, endpoint, models, prompts, runs, sources
+from safety_nb import __version__, coherence, decoding, models, prompts, sources
+from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import GenerateParams
 from safety_nb.encoding import encode_rendered, end_tokens, render_question
-from safety_nb.errors import InputError
-from safety_nb.schema import GenerateParams
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,23 @@ def generate(params: GenerateParams) -> list[dict]:
         ``max_new_tokens`` did; ``error``: there is no answer), sample, prompt_tokens, degenerate (``empty``,
         ``repetition``, ``echo`` or None), error (why there is no answer, or None) and rendered (the text sent).
     """
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     served = params.backend == "server"
     if not served and params.adapter == "run":
-        runs.require(run, ["train/adapter"], maker="train")
+        run_folder.require(run, ["train/adapter"], maker="train")
     asked = sources.evaluation_prompts(params.evaluation, params.data_dir)
     started = time.monotonic()
     questions, answers, facts = (_by_server if served else _by_model)(asked, params, run)
     rows = [{**_head(question), **answers[question.name], "rendered": question.rendered} for question in questions]
 
-    runs.write_jsonl(run.prompts, asked)
-    runs.write_jsonl(run.responses, rows)
+    files.write_jsonl(run.prompts, asked)
+    files.write_jsonl(run.responses, rows)
     settings = ["backend", "template", "mode", "num_beams", "samples_per_prompt"]
     if params.mode == "sample":
         settings += ["temperature", "top_p", "seed"]
     record = {name: getattr(params, name) for name in settings}
     record |= {"max_new_tokens": params.answer_tokens, "answers": len(rows), **facts}
-    runs.write_json(run.generation, {**record, "seconds": round(time.monotonic() - started, 2)})
+    files.write_json(run.generation, {**record, "seconds": round(time.monotonic() - started, 2)})
     run.partial_responses.unlink(missing_ok=True)
     return rows
 
@@ -109,15 +110,15 @@ _INDIFFERENT = {"run_dir", "evaluation", "data_dir", "cpu_threads", "generation_
 _INDIFFERENT |= {"key_name", "concurrency"}
 
 
-def _kept_answers(run: runs.RunFolder, params: GenerateParams) -> list[dict]:
+def _kept_answers(run: run_folder.RunFolder, params: GenerateParams) -> list[dict]:
     """What an earlier execution has left that was cut short; what another model or other settings left is removed."""
     decisive = params.model_dump(exclude=_INDIFFERENT)
-    decisive |= {"adapter_sha256": runs.sha256(run.adapter) if params.adapter == "run" else "", "version": __version__}
+    decisive |= {"adapter_sha256": files.sha256(run.adapter) if params.adapter == "run" else "", "version": __version__}
     identity = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    lines = runs.read_log(run.partial_responses)
+    lines = files.read_log(run.partial_responses)
     if not lines or lines[0].get("identity") != identity:
         run.partial_responses.unlink(missing_ok=True)
-        runs.append_line(run.partial_responses, {"identity": identity})
+        files.append_line(run.partial_responses, {"identity": identity})
         return []
     return lines[1:]
 
@@ -126,7 +127,7 @@ def _kept_answers(run: runs.RunFolder, params: GenerateParams) -> list[dict]:
 
 
 def _by_model(
-    asked: list[dict], params: GenerateParams, run: runs.RunFolder
+    asked: list[dict], params: GenerateParams, run: run_folder.RunFolder
 ) -> tuple[list[Question], dict[str, dict], dict]:
     """The questions, the answer of each by its name, and facts for the record."""
     import torch
@@ -157,7 +158,7 @@ def _by_model(
     waiting.sort(key=lambda question: -len(encoded[question.name]))
 
     ends = end_tokens(tokenizer, params.template)
-    progress = runs.Progress(run, "generate", len(questions))
+    progress = run_folder.Progress(run, "generate", len(questions))
 
     def keep(question: Question, tokens: list[int]) -> None:
         stopped = tokens[-1] in ends
@@ -166,13 +167,13 @@ def _by_model(
         finish, length = "stop" if stopped else "length", len(encoded[question.name])
         answer = answers[question.name] = _answer(question, text, len(tokens), finish, length)
         line = {"name": question.name, "rendered": question.rendered, "answer": answer}
-        runs.append_line(run.partial_responses, line)
+        files.append_line(run.partial_responses, line)
         progress.update(len(answers))
 
     batch_size = _decode_all(waiting, encoded, model, ends, params, keep)
     facts = {
         "base_model": params.base_model,
-        "adapter_sha256": runs.sha256(run.adapter) if adapter else None,
+        "adapter_sha256": files.sha256(run.adapter) if adapter else None,
         "merged": models.is_merged(model),
         "device": models.pick_device(),
         "compute_dtype": str(model.dtype).removeprefix("torch."),
@@ -240,7 +241,7 @@ def _decode_all(
 
 
 def _by_server(
-    asked: list[dict], params: GenerateParams, run: runs.RunFolder
+    asked: list[dict], params: GenerateParams, run: run_folder.RunFolder
 ) -> tuple[list[Question], dict[str, dict], dict]:
     """As ``_by_model``. In the Alpaca template the text is continued as it stands; chat templates are the server's."""
     alpaca, sampled = params.template == "alpaca", params.mode == "sample"
@@ -253,7 +254,7 @@ def _by_server(
         content = {"text": question.rendered} if alpaca else {"messages": _message(question.rendered)}
         requests.append(endpoint.Request(question.name, seed=seed, **content))
     by_name = {question.name: question for question in questions}
-    progress = runs.Progress(run, "generate", len(questions))
+    progress = run_folder.Progress(run, "generate", len(questions))
     answers: dict[str, dict] = {}
     resumed, given_up = 0, ""
     for said in endpoint.ask(server, requests, run.partial_responses):

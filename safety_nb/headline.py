@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from safety_nb.summary import RATE_COLUMNS, percent, percent_interval, refusal_judge
+from safety_nb.core.text import percent, percent_interval
+from safety_nb.summary import RATE_COLUMNS, refusal_judge
 
 if TYPE_CHECKING:
     import pandas as pd

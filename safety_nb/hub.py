@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from safety_nb import fetch, rows, runs
-from safety_nb.errors import InputError
+from safety_nb import fetch, rows
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
 
 _ENTRY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(:(?P<part>[^:@]+))?(@(?P<revision>[^:@\s]+))?")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
@@ -78,10 +79,10 @@ def _listed(data: HubData) -> tuple[str, list[str]]:
     except Exception:
         if not record.is_file():
             raise
-        known = runs.read_json(record)
+        known = files.read_json(record)
         return known["commit"], known["files"]
     known = {"commit": info.sha, "files": [file.rfilename for file in info.siblings or []]}
-    runs.write_json(record, known)
+    files.write_json(record, known)
     return known["commit"], known["files"]
 
 

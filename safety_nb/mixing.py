@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from safety_nb import overlap, prompts, runs, screening, sources
-from safety_nb.errors import InputError
-from safety_nb.schema import MixParams
+from safety_nb import overlap, prompts, screening, sources
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MixParams
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,16 @@ def mix(params: MixParams) -> dict:
         InputError: see ``draw``.
     """
     mixture = draw(params)
-    run = runs.open_run(params.run_dir)
-    runs.write_jsonl(run.train_rows, mixture.train)
-    runs.write_jsonl(run.validation_rows, mixture.validation)
+    run = run_folder.open_run(params.run_dir)
+    files.write_jsonl(run.train_rows, mixture.train)
+    files.write_jsonl(run.validation_rows, mixture.validation)
     hashes = {
-        "train_sha256": runs.sha256(run.train_rows),
-        "validation_sha256": runs.sha256(run.validation_rows),
+        "train_sha256": files.sha256(run.train_rows),
+        "validation_sha256": files.sha256(run.validation_rows),
         "sources_sha256": {name: _sha256(_pool(name, params).rows) for name in _names(params)},
     }
     record = {**_describe(mixture, params), **hashes, "mixture_sha256": _sha256(hashes)}
-    runs.write_json(run.mixture, record)
+    files.write_json(run.mixture, record)
     return record
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safety_nb import runs, tiny
-from safety_nb.errors import InputError
+from safety_nb import tiny
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
 
 TINY = "tiny"
 
@@ -183,7 +184,7 @@ def folder_sha256(folder: Path) -> str:
     """SHA-256 over the files of a saved model that decide what it computes: weights, configuration, tokenizer."""
     kinds = (".safetensors", ".json", ".jinja", ".model", ".txt")
     names = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
-    return hashlib.sha256(json.dumps(runs.hashes(folder, names)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(files.hashes(folder, names)).encode()).hexdigest()
 
 
 def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") -> Any:

@@ -9,17 +9,15 @@ files.
 
 import base64
 import hashlib
-import html
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from safety_nb.core.text import MOST_CHARACTERS, shortened, visible
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MOST_CHARACTERS = 2000  # of an untrusted text; the rest is counted, not shown
 
 
 @dataclass(frozen=True)
@@ -32,37 +30,6 @@ class Cell:
     long: bool = False
     state: str = ""
     href: str = ""
-
-
-def visible(text: Any, limit: int | None = MOST_CHARACTERS) -> tuple[str, int]:
-    """Untrusted text made safe to look at: what it holds can be seen and does nothing.
-
-    Control characters (escape codes among them), format characters that reorder or hide text, and lone surrogates
-    become their code point: ‹U+001B›. Line breaks and tabs stay. This is not HTML escaping, which the template does.
-
-    Args:
-        text: Anything; None is the empty string.
-        limit: Characters to keep; None keeps all.
-
-    Returns:
-        The text, and how many characters were left out.
-    """
-    text = "" if text is None or text != text else str(text)
-    kept = text[:limit]
-    # Most text, a figure's data among it, holds nothing of the kind.
-    shown = kept if kept.isprintable() else "".join(map(_shown, kept.replace("\r\n", "\n")))
-    return shown, len(text) - len(kept)
-
-
-def as_html(text: Any, limit: int | None = MOST_CHARACTERS) -> str:
-    """`visible` text, escaped for HTML that no template makes."""
-    return html.escape(visible(text, limit)[0])
-
-
-def shortened(text: Any, limit: int) -> str:
-    """`visible` text of at most `limit` characters, with an ellipsis where some were left out."""
-    shown, left_out = visible(text, limit)
-    return shown + "…" if left_out else shown
 
 
 def loss_preview(pieces: list[tuple[str, str]]) -> str:
@@ -86,15 +53,6 @@ _FATES = {
     "learned": "background: #bfe3c6; border-bottom: 2px solid #1b7a34",
     "cut off": "background: #f3c6c0; text-decoration: line-through",
 }
-
-
-def _shown(character: str) -> str:
-    if character in "\n\t":
-        return character
-    joiners = "\u200c\u200d"  # needed to spell some languages and emoji, and harmless
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in joiners:
-        return f"‹U+{ord(character):04X}›"
-    return character
 
 
 def pairs_table(pairs: Mapping, names: Mapping[str, str], code: bool = False) -> dict:

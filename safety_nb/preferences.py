@@ -6,11 +6,12 @@ What it says lies in each run's ``preferences.jsonl``, from where the comparison
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_nb import endpoint, judges, runs, study
-from safety_nb.errors import InputError
+from safety_nb import judges, study
+from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges import llm
 from safety_nb.judges.judgement import Judgement
-from safety_nb.schema import JudgeParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ def ask(folder: Path, params: JudgeParams) -> "pd.DataFrame":
     import pandas as pd
 
     tables = study.read_study(folder)
-    done = tables.runs[tables.runs["state"] == runs.DONE]
+    done = tables.runs[tables.runs["state"] == run_folder.DONE]
     for values in done.to_dict("records"):
         judges.check_not_own(JUDGE, params.judge_model, judges.model_under_test({**tables.shared, **values}), params)
     settings = [name for name in tables.swept if name != "n_safety"]
@@ -72,7 +73,7 @@ def ask(folder: Path, params: JudgeParams) -> "pd.DataFrame":
                 }
                 for (dataset, prompt_id), judgement in zip(keys, said, strict=True)
             ]
-            runs.write_jsonl(runs.RunFolder(folder / row.run).preferences, rows)
+            files.write_jsonl(run_folder.RunFolder(folder / row.run).preferences, rows)
             found += [{"run": row.run, "n_safety": row.n_safety, **each} for each in rows]
     return pd.DataFrame(found)
 
@@ -80,7 +81,7 @@ def ask(folder: Path, params: JudgeParams) -> "pd.DataFrame":
 def _ordinary(folder: Path, roles: dict[str, str]) -> dict[tuple[str, str], tuple[str, str]]:
     """(evaluation set, prompt_id) to request and answer, of ordinary requests; of several answers the first."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
-    for row in runs.read_jsonl(runs.RunFolder(folder).responses):
+    for row in files.read_jsonl(run_folder.RunFolder(folder).responses):
         if roles.get(row["dataset"]) == "ordinary" and row.get("finish") != "error":
             found.setdefault((row["dataset"], row["prompt_id"]), (row["prompt"], row["response"]))
     return found

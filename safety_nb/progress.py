@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import runs
-from safety_nb.errors import InputError
-from safety_nb.page import visible
+from safety_nb.core import run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.text import visible
 from safety_nb.stages import STAGE_NAMES
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @contextlib.contextmanager
-def watching_stages(run: runs.RunFolder) -> Iterator[None]:
+def watching_stages(run: run_folder.RunFolder) -> Iterator[None]:
     """Show the progress of one run while the body executes it: a line a stage.
 
     On a terminal with a bar and the time left; elsewhere the line comes as the stage ends.
@@ -38,7 +38,7 @@ def watching_stages(run: runs.RunFolder) -> Iterator[None]:
     told: set[str] = set()
 
     def tell() -> None:
-        for name, entry in runs.read_ledger(run)["stages"].items():
+        for name, entry in run_folder.read_ledger(run)["stages"].items():
             ended = entry.get("state") not in ("waiting", "running") and entry.get("started", 0) >= began
             if ended and name not in told:
                 told.add(name)
@@ -49,7 +49,7 @@ def watching_stages(run: runs.RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watching(folders: dict[str, runs.RunFolder]) -> Iterator[Callable[[str, str | None], None]]:
+def watching(folders: dict[str, run_folder.RunFolder]) -> Iterator[Callable[[str, str | None], None]]:
     """Show the progress of runs while the body executes them: a line a run.
 
     On a terminal with the stage it is in, a bar and the time left of that stage; elsewhere the line comes as the run
@@ -69,7 +69,7 @@ def watching(folders: dict[str, runs.RunFolder]) -> Iterator[Callable[[str, str 
             state = "failed" if failure else "done"
             print(f"{name} {state} ({len(ended)} of {len(folders)} runs, about {_clock(left)} left)", flush=True)
 
-    def share(folder: runs.RunFolder) -> tuple[float, str]:
+    def share(folder: run_folder.RunFolder) -> tuple[float, str]:
         done, note = stage_progress(folder)
         return done / len(STAGE_NAMES), note
 
@@ -118,22 +118,22 @@ def _again_and_again(do: Callable[[], None]) -> Iterator[None]:
         do()
 
 
-def _stage(run: runs.RunFolder, name: str) -> tuple[float, str]:
+def _stage(run: run_folder.RunFolder, name: str) -> tuple[float, str]:
     """The share done of a stage, and a note to show beside it."""
-    entry = runs.read_ledger(run)["stages"].get(name, {})
+    entry = run_folder.read_ledger(run)["stages"].get(name, {})
     state = entry.get("state", "waiting")
     if state != "running":
         told = f"{state} in {_clock(entry['wall_seconds'])}" if "wall_seconds" in entry else state
-        return float(state == runs.DONE), told
+        return float(state == run_folder.DONE), told
     share, left = _under_way(run, name, entry)
     told = f"running for {_clock(time.time() - entry['started'])}"
     return share, told if left is None else f"{told}, {_clock(left)} left"
 
 
-def stage_progress(run: runs.RunFolder) -> tuple[float, str]:
+def stage_progress(run: run_folder.RunFolder) -> tuple[float, str]:
     """How many stages of a run are done (with the fraction of the one under way), and a note to show beside it."""
-    stages = runs.read_ledger(run)["stages"]
-    done = sum(entry["state"] == runs.DONE for entry in stages.values())
+    stages = run_folder.read_ledger(run)["stages"]
+    done = sum(entry["state"] == run_folder.DONE for entry in stages.values())
     for name in STAGE_NAMES:
         entry = stages.get(name, {})
         if entry.get("state") == "running":
@@ -146,9 +146,9 @@ def stage_progress(run: runs.RunFolder) -> tuple[float, str]:
     return done, f"done in {_clock(sum(entry['wall_seconds'] for entry in stages.values()))}"
 
 
-def _under_way(run: runs.RunFolder, stage: str, entry: dict) -> tuple[float, float | None]:
+def _under_way(run: run_folder.RunFolder, stage: str, entry: dict) -> tuple[float, float | None]:
     """The share done of a stage that runs, and the seconds left; 0 and None while the stage has told nothing."""
-    inside = runs.read_progress(run)
+    inside = run_folder.read_progress(run)
     if not inside or inside["stage"] != stage or inside["started"] < entry["started"] or not inside["done"]:
         return 0.0, None
     spent = time.time() - inside["started"]
@@ -168,7 +168,7 @@ class Sight:
         stages: the ledger's entries by stage.
     """
 
-    run: runs.RunFolder
+    run: run_folder.RunFolder
     state: str
     stages: dict[str, dict]
 
@@ -177,16 +177,16 @@ class Sight:
         return self.run.root.name
 
 
-def look(run: runs.RunFolder) -> Sight:
+def look(run: run_folder.RunFolder) -> Sight:
     """See a run; one that has not begun is waiting."""
-    held = runs.held(run.root)  # asked first: a run that ends meanwhile has written its ledger by then
+    held = run_folder.held(run.root)  # asked first: a run that ends meanwhile has written its ledger by then
     try:
-        stages = runs.read_ledger(run)["stages"]
+        stages = run_folder.read_ledger(run)["stages"]
     except (ValueError, KeyError, TypeError):  # a file of that name that is none of ours
         return Sight(run, "unreadable", {})
     states = [entry["state"] for entry in stages.values()]
-    if states and set(states) == {runs.DONE}:
-        state = runs.DONE
+    if states and set(states) == {run_folder.DONE}:
+        state = run_folder.DONE
     elif held:
         state = "running"
     elif "running" in states:
@@ -229,10 +229,13 @@ def print_status(root: Path, planned: Callable[[Path], list[str]]) -> None:
 
 def _group(folder: Path, names: list[str], is_study: bool) -> Iterator[str]:
     """The lines about the runs of one folder: totals, a table, what is to be said of single runs, how to go on."""
-    sights = [look(runs.RunFolder(folder / name)) for name in names]
+    sights = [look(run_folder.RunFolder(folder / name)) for name in names]
     counts = {state: sum(sight.state == state for sight in sights) for state in _STATES}
-    told = [f"{counts.pop(runs.DONE)} of {len(sights)} done", *(f"{n} {state}" for state, n in counts.items() if n)]
-    goes_on = runs.held(folder) if is_study else False
+    told = [
+        f"{counts.pop(run_folder.DONE)} of {len(sights)} done",
+        *(f"{n} {state}" for state, n in counts.items() if n),
+    ]
+    goes_on = run_folder.held(folder) if is_study else False
     left = _seconds_left(sights) if goes_on else None
     if left is not None:
         told.append(f"about {_clock(left)} left")
@@ -242,7 +245,7 @@ def _group(folder: Path, names: list[str], is_study: bool) -> Iterator[str]:
         for stage, entry in sight.stages.items():
             if note := _note(sight, stage, entry):
                 yield visible(f"{sight.name}, {stage}: {note}")[0]
-    if is_study and not goes_on and counts["running"] == 0 and any(sight.state != runs.DONE for sight in sights):
+    if is_study and not goes_on and counts["running"] == 0 and any(sight.state != run_folder.DONE for sight in sights):
         yield _how_to_go_on("study", folder / "study.yaml", folder)
     elif not is_study:
         for sight in sights:
@@ -250,7 +253,7 @@ def _group(folder: Path, names: list[str], is_study: bool) -> Iterator[str]:
                 yield _how_to_go_on("run", sight.run.params, sight.run.root)
 
 
-_STATES = (runs.DONE, "running", "waiting", "stopped", "failed", "killed", "unreadable")
+_STATES = (run_folder.DONE, "running", "waiting", "stopped", "failed", "killed", "unreadable")
 
 
 def _seconds_left(sights: list[Sight]) -> float | None:
@@ -261,7 +264,7 @@ def _seconds_left(sights: list[Sight]) -> float | None:
     took: dict[str, list[float]] = {name: [] for name in STAGE_NAMES}
     for sight in sights:
         for name, entry in sight.stages.items():
-            if entry["state"] == runs.DONE and name in took:
+            if entry["state"] == run_folder.DONE and name in took:
                 took[name].append(entry["wall_seconds"])
     if not all(took.values()):
         return None
@@ -275,7 +278,7 @@ def _seconds_left(sights: list[Sight]) -> float | None:
 
 def _stage_left(sight: Sight, name: str, usual: float) -> float:
     entry = sight.stages.get(name, {})
-    if entry.get("state") == runs.DONE:
+    if entry.get("state") == run_folder.DONE:
         return 0.0
     if entry.get("state") == "running" and sight.state == "running":
         _, left = _under_way(sight.run, name, entry)
@@ -294,8 +297,10 @@ def _cells(sight: Sight) -> list[str]:
         elif state == "running":
             share, left = _under_way(sight.run, name, entry)
             state = "running" if left is None else f"{share:.0%}"
-        cells.append({"waiting": "-", runs.DONE: _clock(entry.get("wall_seconds", 0))}.get(state, state))
-    written = [path.stat().st_mtime for path in (sight.run.ledger, runs.progress_file(sight.run)) if path.exists()]
+        cells.append({"waiting": "-", run_folder.DONE: _clock(entry.get("wall_seconds", 0))}.get(state, state))
+    written = [
+        path.stat().st_mtime for path in (sight.run.ledger, run_folder.progress_file(sight.run)) if path.exists()
+    ]
     return [*cells, f"{_age(time.time() - max(written))} ago" if written else "waiting"]
 
 

@@ -5,7 +5,7 @@ tokens: a model's own chat template belongs to its tokenizer, and the end-of-tex
 token ids (both in ``encoding.py``).
 """
 
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 
 # The Alpaca format (Stanford Alpaca, 2023), which the paper's released code uses with and without input.
 _ALPACA = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from safety_nb import rows, tiny
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 from safety_nb.fetch import File
 
 Role = Literal["harmful", "lookalike", "ordinary", "facts"]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb import page, plots
 from safety_nb import report_blocks as blocks
+from safety_nb.core.text import percent_interval, shortened
 from safety_nb.page import Cell
-from safety_nb.summary import endings, percent_interval, refusal_judge
+from safety_nb.summary import endings, refusal_judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,8 +230,8 @@ def _sample(row: Mapping) -> dict:
     ]
     return {
         "kind": "sample",
-        "prompt_id": page.shortened(row.get("prompt_id"), 80),
-        "label": page.shortened(label, 40),
+        "prompt_id": shortened(row.get("prompt_id"), 80),
+        "label": shortened(label, 40),
         "cut": finish == "length",
         "texts": texts,
     }
@@ -251,7 +252,7 @@ def _ledger_blocks(ledger: Mapping) -> list[dict]:
                 Cell(shown, state=state),
                 Cell(page.seconds_text(stage.get("wall_seconds")), number=True),
             ]
-            body.append(row + ([Cell(page.shortened(stage.get("cause"), 300), long=True)] if causes else []))
+            body.append(row + ([Cell(shortened(stage.get("cause"), 300), long=True)] if causes else []))
         head = [Cell("Stage"), Cell("State"), Cell("Wall time", number=True)]
         found.append(page.table(head + ([Cell("Cause")] if causes else []), body))
     devices = [ledger.get("device"), *(stage.get("device") for stage in stages.values())]

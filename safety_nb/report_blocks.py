@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from safety_nb import page
+from safety_nb.core.text import percent, visible
 from safety_nb.page import Cell
-from safety_nb.summary import RATES, interval_text, percent
+from safety_nb.summary import RATES, interval_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,5 +105,5 @@ def role(dataset: str, roles: Mapping[str, str]) -> str:
 
 def text_block(name: str, who: str, value: Any) -> dict:
     """A prompt or an answer, as the template takes it: shown as text, and cut where it is long."""
-    text, left_out = page.visible(value)
+    text, left_out = visible(value)
     return {"name": name, "who": who, "text": text, "left_out": f"{left_out:,}" if left_out else ""}

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import answers, calibration, contrasts, paper_tables, plots, report, runs, sources, study_report, summary
+from safety_nb import answers, calibration, contrasts, paper_tables, plots, report, sources, study_report, summary
 from safety_nb.comparison import Comparison, Setting
-from safety_nb.schema import ReportParams
+from safety_nb.core import files, run_folder
+from safety_nb.core.params import ReportParams
 from safety_nb.study import StudyTables
 
 if TYPE_CHECKING:
@@ -35,29 +36,29 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    run = runs.open_run(params.run_dir)
-    runs.require(run, ["judgements.jsonl"], maker="judge")
-    mixture = runs.read_json(run.mixture)
-    judgements = pd.DataFrame(runs.read_jsonl(run.judgements))
+    run = run_folder.open_run(params.run_dir)
+    run_folder.require(run, ["judgements.jsonl"], maker="judge")
+    mixture = files.read_json(run.mixture)
+    judgements = pd.DataFrame(files.read_jsonl(run.judgements))
     table = summary.summarise_run(judgements, run.root.name, mixture["n_safety"], mixture["seed"])
-    runs.write_csv(run.summary, table)
-    responses = pd.DataFrame(runs.read_jsonl(run.responses))
+    files.write_csv(run.summary, table)
+    responses = pd.DataFrame(files.read_jsonl(run.responses))
     # The first judge that labelled a response gives the label shown beside it.
     keys = [name for name in ("dataset", "prompt_id", "sample") if name in judgements]
     labels = judgements.drop_duplicates(keys)[[*keys, "label"]]
     page = report.run_page(
         run=run.root.name,
         params=yaml.safe_load(run.params.read_text(encoding="utf-8")) if run.params.is_file() else {},
-        ledger=runs.read_ledger(run),
+        ledger=run_folder.read_ledger(run),
         mixture={**_without_lists(mixture), **_training_facts(run)},
         metrics=pd.read_csv(run.metrics),
         summary=table,
         answers=responses.merge(labels, how="left", on=keys),
-        generation=runs.read_json(run.generation) if run.generation.is_file() else {},
+        generation=files.read_json(run.generation) if run.generation.is_file() else {},
         roles=sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"]))),
         samples=params.report_samples,
     )
-    runs.write_text(run.report, page)
+    files.write_text(run.report, page)
     return table
 
 
@@ -66,8 +67,8 @@ def _without_lists(mixture: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in mixture.items() if not isinstance(value, list)}
 
 
-def _training_facts(run: runs.RunFolder) -> dict[str, Any]:
-    record = runs.read_json(run.training)
+def _training_facts(run: run_folder.RunFolder) -> dict[str, Any]:
+    record = files.read_json(run.training)
     tokens = {f"supervised tokens of {source}": count for source, count in record.pop("supervised_tokens").items()}
     shown = ("truncated_rows", "dropped_rows", "four_bit_layers", "trainable_parameters", "device", "compute_dtype")
     return {**tokens, **{name: record[name] for name in shown}}
@@ -94,21 +95,23 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
     That is ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt``, ``figures/``,
     ``answers.html`` and ``report.html``.
     """
-    runs.write_csv(folder / "summary.csv", comparison.summary)
-    runs.write_csv(folder / "tests.csv", _tests(comparison))
+    files.write_csv(folder / "summary.csv", comparison.summary)
+    files.write_csv(folder / "tests.csv", _tests(comparison))
     paper = paper_tables.paper_table(comparison.rates, comparison.roles)
-    runs.write_text(folder / "table.md", paper_tables.as_markdown(paper))
-    runs.write_text(folder / "table.tex", paper_tables.as_latex(paper))
-    runs.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")
+    files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
+    files.write_text(folder / "table.tex", paper_tables.as_latex(paper))
+    files.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")
     figures = _figures(comparison, _losses(folder, tables))
     for name, figure in figures.items():
         for ending in ("svg", "png"):
-            with runs.replacing(folder / "figures" / f"{name}.{ending}") as temporary:
+            with files.replacing(folder / "figures" / f"{name}.{ending}") as temporary:
                 figure.drawn.savefig(temporary, dpi=200, bbox_inches="tight")
-    versions = [runs.read_ledger(runs.RunFolder(folder / run)).get("versions") for run in tables.runs["run"]]
+    versions = [
+        run_folder.read_ledger(run_folder.RunFolder(folder / run)).get("versions") for run in tables.runs["run"]
+    ]
     versions = next(filter(None, versions), None)
     said = _answers(folder, tables)
-    runs.write_text(
+    files.write_text(
         folder / "answers.html",
         answers.answers_page(folder.name, said, comparison.roles, (versions or {}).get("safety-nb")),
     )
@@ -126,7 +129,7 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
         ended=_endings(said),
         people=calibration.of_run(folder).agreement if len(said) and calibration.is_labelled(folder) else None,
     )
-    runs.write_text(folder / "report.html", page)
+    files.write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
@@ -138,11 +141,11 @@ def _tests(comparison: Comparison) -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True)[[*comparison.swept, *contrasts.TEST_COLUMNS]]
 
 
-def _done(folder: Path, tables: StudyTables) -> Iterator[tuple[dict[str, Any], runs.RunFolder]]:
+def _done(folder: Path, tables: StudyTables) -> Iterator[tuple[dict[str, Any], run_folder.RunFolder]]:
     """The finished runs: their row of the table of runs, and their folder."""
     for row in tables.runs.to_dict("records"):
-        if row["state"] == runs.DONE:
-            yield row, runs.RunFolder(folder / row["run"])
+        if row["state"] == run_folder.DONE:
+            yield row, run_folder.RunFolder(folder / row["run"])
 
 
 def _answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
@@ -157,7 +160,7 @@ def _answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
     parts = []
     for row, run in _done(folder, tables):
         keys = {name: row[name] for name in dict.fromkeys(["run", "n_safety", "seed", *tables.swept])}
-        parts.append(pd.DataFrame(runs.read_jsonl(run.responses)).assign(**keys))
+        parts.append(pd.DataFrame(files.read_jsonl(run.responses)).assign(**keys))
     if not parts:
         return pd.DataFrame(columns=columns)
     said = pd.concat(parts, ignore_index=True)
@@ -180,8 +183,8 @@ def _losses(folder: Path, tables: StudyTables) -> dict[str, float]:
     """Run to its loss on general validation rows, in nats a token; runs without one are left out."""
     losses = {}
     for row, run in _done(folder, tables):
-        mixture = runs.read_json(run.mixture)
-        by_source = runs.read_json(run.training).get("validation_losses") or {}
+        mixture = files.read_json(run.mixture)
+        by_source = files.read_json(run.training).get("validation_losses") or {}
         general = [loss for source, loss in by_source.items() if source != mixture.get("safety")]
         if len(general) == 1:
             losses[row["run"]] = general[0]

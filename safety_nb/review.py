@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safety_nb import page, runs
-from safety_nb.errors import InputError
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
+from safety_nb.core.text import as_html
 
 FIELDS = ("question", "instruction", "output")  # what is looked at, and may be edited
 _KEYS = {"a": "accept", "e": "edit", "r": "reject", "u": "undo", "n": "next", "b": "back"}
@@ -99,15 +100,15 @@ def next_open(rows: Sequence[Mapping], made: Iterable[Decision], start: int = 0)
 
 def folded(row: Mapping, number: str = "") -> str:
     """A row as HTML: its request and its answer each folded away until asked for, and its notes."""
-    notes = "".join(f"<li>{page.as_html(note)}</li>" for note in row.get("notes", ()))
+    notes = "".join(f"<li>{as_html(note)}</li>" for note in row.get("notes", ()))
     parts = [
-        f"<details><summary>{summary}</summary><pre style='white-space:pre-wrap'>{page.as_html(text)}</pre></details>"
+        f"<details><summary>{summary}</summary><pre style='white-space:pre-wrap'>{as_html(text)}</pre></details>"
         for summary, text in (
             ("Show the request", "\n".join(filter(None, (row.get("question"), row.get("instruction"))))),
             ("Show the answer", row.get("output", "")),
         )
     ]
-    return f"<div><b>{page.as_html(number)}</b>{'<ul>' + notes + '</ul>' if notes else ''}{''.join(parts)}</div>"
+    return f"<div><b>{as_html(number)}</b>{'<ul>' + notes + '</ul>' if notes else ''}{''.join(parts)}</div>"
 
 
 class Panel:
@@ -122,7 +123,7 @@ class Panel:
         import ipywidgets
 
         self.rows, self.log = list(rows), log
-        self.made = history(runs.read_log(log))
+        self.made = history(files.read_log(log))
         self.position = next_open(self.rows, self.made)
         self.buttons = {
             name: ipywidgets.Button(description=f"{name.capitalize()} ({key})", tooltip=name)
@@ -181,9 +182,9 @@ class Panel:
             # To accept a row that was edited is to accept its edited words.
             decision = decided(row, "edit" if name == "accept" and text else name, text)
         except InputError as error:
-            self.message.value = page.as_html(error)
+            self.message.value = as_html(error)
             return
-        runs.append_line(self.log, log_line(decision), sync=True)
+        files.append_line(self.log, log_line(decision), sync=True)
         self.made.append(decision)
         self.position = next_open(self.rows, self.made, self.position)
         self._show()
@@ -191,7 +192,7 @@ class Panel:
     def _undo(self) -> None:
         if not self.made:
             return
-        runs.append_line(self.log, log_line(None), sync=True)
+        files.append_line(self.log, log_line(None), sync=True)
         undone = self.made.pop()
         hashes = [item_hash(row) for row in self.rows]
         self.position = hashes.index(undone.item) if undone.item in hashes else self.position

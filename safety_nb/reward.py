@@ -18,10 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import __version__, cards, models, runs, sources, stats
-from safety_nb.errors import InputError
+from safety_nb import __version__, cards, models, sources, stats
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import TrainRewardParams
 from safety_nb.judges import harmfulness
-from safety_nb.schema import TrainRewardParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,25 +197,25 @@ def train(params: TrainRewardParams, data: Data) -> dict[str, Any]:
         "safety_nb": __version__,
         "torch": torch.__version__,
     }
-    with runs.replacing_folder(folder) as fresh:
+    with files.replacing_folder(folder) as fresh:
         model.config.dtype = params.weights
         model.save_pretrained(fresh, state_dict=stored)
         tokenizer.save_pretrained(fresh)
-        record["weights_sha256"] = runs.sha256(fresh / "model.safetensors")
-        runs.write_csv(fresh / "losses.csv", log)
-        runs.write_csv(fresh / "predictions.csv", pd.DataFrame(predictions))
-        runs.write_json(fresh / harmfulness.RECORD, record)
-        runs.write_text(fresh / "README.md", cards.reward_card(record))
+        record["weights_sha256"] = files.sha256(fresh / "model.safetensors")
+        files.write_csv(fresh / "losses.csv", log)
+        files.write_csv(fresh / "predictions.csv", pd.DataFrame(predictions))
+        files.write_json(fresh / harmfulness.RECORD, record)
+        files.write_text(fresh / "README.md", cards.reward_card(record))
     return {**record, "folder": str(folder)}
 
 
 def out_folder(params: TrainRewardParams) -> Path:
     """Where the model goes. Raises InputError where something else lies there."""
     name = re.sub(r"[^\w.-]+", "-", f"{Path(params.data).name}-{Path(params.base_model).name}").strip("-")
-    folder = Path(params.out).expanduser() if params.out else runs.outputs_root() / "reward-models" / name
+    folder = Path(params.out).expanduser() if params.out else run_folder.outputs_root() / "reward-models" / name
     record = folder / harmfulness.RECORD
     if folder.exists() and not folder.is_dir() or folder.is_dir() and any(folder.iterdir()):
-        values = runs.read_json(record).get("values") if record.is_file() else None
+        values = files.read_json(record).get("values") if record.is_file() else None
         now = {name: value for name, value in params.model_dump().items() if name not in ("out", "run_dir")}
         if values != now:
             raise InputError(

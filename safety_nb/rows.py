@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 
 OnBadRows = Literal["stop", "leave out"]
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml
 
-from safety_nb import __version__, redaction, runs, schema, sources, warm
-from safety_nb.errors import InputError
+from safety_nb import __version__, sources, warm
+from safety_nb.core import files, run_folder, secrets
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import RunParams
 from safety_nb.stages import STAGE_NAMES, STAGES, Stage, notebook_path, stage_named
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def ending_in_order() -> Iterator[None]:
 
 
 def execute_run(
-    run: runs.RunFolder, params: schema.RunParams, first: str = STAGE_NAMES[0], last: str = STAGE_NAMES[-1]
+    run: run_folder.RunFolder, params: RunParams, first: str = STAGE_NAMES[0], last: str = STAGE_NAMES[-1]
 ) -> None:
     """Take one set of parameters through the stages, in the run's folder.
 
@@ -70,18 +72,18 @@ def execute_run(
     """
     check_stages(run, first, last)
     # Whatever variable a parameter names as that of a key.
-    redaction.name_more([value for name, value in params if name.endswith("key_name") and value])
-    run = runs.RunFolder(run.root.resolve())  # papermill changes the working folder
-    with runs.locked(run.root):
-        runs.remove_partial(run.root)
-        ledger = runs.read_ledger(run)
+    secrets.name_more([value for name, value in params if name.endswith("key_name") and value])
+    run = run_folder.RunFolder(run.root.resolve())  # papermill changes the working folder
+    with run_folder.locked(run.root):
+        files.remove_partial(run.root)
+        ledger = run_folder.read_ledger(run)
         ledger.update(versions=_versions(), platform=platform.platform(), python=platform.python_version())
         for stage in STAGES:
             entry = ledger["stages"].setdefault(stage.name, {"state": "waiting"})
             if entry["state"] == "running":  # but nobody else holds the folder
                 _wait_for_orphan(entry)
                 entry.update(state="killed", cause=f"process {entry.get('pid')}, which executed it, was killed")
-        runs.write_json(run.ledger, ledger)
+        files.write_json(run.ledger, ledger)
         _write_params(run, params)
         begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
         for stage in STAGES[begin : end + 1]:
@@ -89,7 +91,7 @@ def execute_run(
                 _execute_stage(run, stage, params)
 
 
-def check_stages(run: runs.RunFolder, first: str, last: str) -> None:
+def check_stages(run: run_folder.RunFolder, first: str, last: str) -> None:
     """Raise InputError unless the stages from ``first`` to ``last`` can be executed in this run folder."""
     stage_named(first), stage_named(last)
     begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
@@ -101,36 +103,36 @@ def check_stages(run: runs.RunFolder, first: str, last: str) -> None:
                 raise InputError(f"--from {first}: {run.root} has no {output} yet; begin with --from {stage.name}.")
 
 
-def is_fresh(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> bool:
+def is_fresh(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> bool:
     """Whether a stage is done with this very notebook, parameters, inputs and version, and its outputs are whole."""
-    entry = runs.read_ledger(run)["stages"].get(stage.name, {})
+    entry = run_folder.read_ledger(run)["stages"].get(stage.name, {})
     return (
-        entry.get("state") == runs.DONE
+        entry.get("state") == run_folder.DONE
         and entry["fingerprint"] == fingerprint(run, stage, params)
-        and entry["outputs"] == runs.hashes(run.root, stage.outputs)
+        and entry["outputs"] == files.hashes(run.root, stage.outputs)
     )
 
 
-def fingerprint(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> str:
+def fingerprint(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> str:
     """SHA-256 over all that decides a stage's outcome."""
     parts = {
-        "notebook": runs.sha256(notebook_path(stage.notebook)),
+        "notebook": files.sha256(notebook_path(stage.notebook)),
         "params": _stage_params(stage, params),
-        "inputs": runs.hashes(run.root, stage.inputs),
+        "inputs": files.hashes(run.root, stage.inputs),
         "data": _own_data(stage, params) | _labels(run, stage, params),
         "version": __version__,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _own_data(stage: Stage, params: schema.RunParams) -> dict[str, str]:
+def _own_data(stage: Stage, params: RunParams) -> dict[str, str]:
     """SHA-256 of the user's data files that a stage reads; a named set stands for one content only."""
     values = _stage_params(stage, params)
     entries = [values.get(name, "") for name in ("general", "safety", "validation")] + values.get("evaluation", [])
-    return {str(path): runs.sha256(path) for path in sources.own_files(entries)}
+    return {str(path): files.sha256(path) for path in sources.own_files(entries)}
 
 
-def _labels(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> dict[str, str]:
+def _labels(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> dict[str, str]:
     """SHA-256 of the labels of people that a stage reads as a judge's: new ones are to be judged by."""
     named = [name.partition(":") for name in _stage_params(stage, params).get("judges", [])]
     variants = [variant for kind, _, variant in named if kind == "human"]
@@ -140,26 +142,26 @@ def _labels(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> dict
 
     # By name, not by place: a run that was moved has the same labels.
     return {
-        f"human:{variant}/{path.name}": runs.sha256(path)
+        f"human:{variant}/{path.name}": files.sha256(path)
         for variant in variants
         for path in human.files(variant, run.root)
     }
 
 
-def _stage_params(stage: Stage, params: schema.RunParams) -> dict[str, Any]:
+def _stage_params(stage: Stage, params: RunParams) -> dict[str, Any]:
     return params.model_dump(include=set(stage.params.model_fields) - {"run_dir"})
 
 
-def _execute_stage(run: runs.RunFolder, stage: Stage, params: schema.RunParams) -> None:
+def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> None:
     from safety_nb import engine
 
     output = run.notebooks / f"{stage.notebook}.ipynb"
     before = fingerprint(run, stage, params)
     facts = {"state": "running", "started": time.time(), "cause": None, "pid": os.getpid()}
-    runs.record_stage(run, stage.name, **facts)
+    run_folder.record_stage(run, stage.name, **facts)
     execution = engine.Execution(
         seconds=60 * params.stage_timeout,
-        on_kernel=lambda pid: runs.record_stage(run, stage.name, kernel=_process(pid)),
+        on_kernel=lambda pid: run_folder.record_stage(run, stage.name, kernel=_process(pid)),
     )
     killed_before = _out_of_memory_kills()
     try:
@@ -172,19 +174,21 @@ def _execute_stage(run: runs.RunFolder, stage: Stage, params: schema.RunParams) 
         state, cause = ending(error, _out_of_memory_kills() > killed_before)
         with contextlib.suppress(OSError):  # a full disk must not hide the cause
             wall_seconds = round(time.monotonic() - execution.started, 2)
-            runs.record_stage(run, stage.name, state=state, cause=cause, wall_seconds=wall_seconds, **execution.usage)
+            run_folder.record_stage(
+                run, stage.name, state=state, cause=cause, wall_seconds=wall_seconds, **execution.usage
+            )
             _mark_unexecuted_cells(output, state, cause)
         if isinstance(error, Exception):
             raise StageFailed(
                 f"Stage {stage.name!r} of {run.root} {state}: {cause}. Its notebook: {output}. Log: {run.log}"
             ) from error
         raise
-    runs.record_stage(
+    run_folder.record_stage(
         run,
         stage.name,
-        state=runs.DONE,
+        state=run_folder.DONE,
         fingerprint=before,
-        outputs=runs.hashes(run.root, stage.outputs),
+        outputs=files.hashes(run.root, stage.outputs),
         wall_seconds=round(time.monotonic() - execution.started, 2),
         **execution.usage,
     )
@@ -250,7 +254,7 @@ def ending(error: BaseException, out_of_memory: bool = False) -> tuple[str, str]
         name, message = error.ename, str(error.evalue)
     else:
         name, message = type(error).__name__, str(error)
-    message = redaction.redact(message)
+    message = secrets.redact(message)
     for sign, meaning in _CAUSES.items():
         if sign in f"{name}: {message}":
             return "failed", f"{meaning} ({name}: {next(iter(message.splitlines()), '')})"
@@ -274,7 +278,7 @@ def _mark_unexecuted_cells(output: Path, state: str, cause: str) -> None:
     papermill calls all of them "completed" when the kernel dies.
     """
     try:
-        book = runs.read_json(output)
+        book = files.read_json(output)
     except (OSError, ValueError):  # never written, or cut short by a full disk: the ledger has the cause already
         return
     cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
@@ -286,7 +290,7 @@ def _mark_unexecuted_cells(output: Path, state: str, cause: str) -> None:
         if message := told.get(id(cell)):
             cell["metadata"]["papermill"]["status"] = message.split(":")[0]
             cell["outputs"].append({"output_type": "stream", "name": "stderr", "text": message.splitlines(True)})
-    runs.write_notebook(output, book)
+    files.write_notebook(output, book)
 
 
 def execute_notebook(
@@ -307,7 +311,7 @@ def execute_notebook(
         engine.execute(notebook_path(notebook), output, values, log, execution or engine.Execution())
 
 
-def execute_beside(run: runs.RunFolder, notebook: str, values: dict[str, Any]) -> None:
+def execute_beside(run: run_folder.RunFolder, notebook: str, values: dict[str, Any]) -> None:
     """Execute a notebook that is no stage over a run; the executed copy is kept among those of its stages.
 
     Args:
@@ -319,7 +323,7 @@ def execute_beside(run: runs.RunFolder, notebook: str, values: dict[str, Any]) -
     """
     root = run.root.resolve()
     output = root / "notebooks" / f"{notebook}.ipynb"
-    with runs.locked(root):
+    with run_folder.locked(root):
         killed_before = _out_of_memory_kills()
         try:
             execute_notebook(notebook, output, {**values, "run_dir": str(root)}, root / "run.log")
@@ -346,7 +350,7 @@ def _versions() -> dict[str, str]:
     return {"safety-nb": __version__, **{name: metadata.version(name) for name in _VERSIONS}}
 
 
-def _write_params(run: runs.RunFolder, params: schema.RunParams) -> None:
+def _write_params(run: run_folder.RunFolder, params: RunParams) -> None:
     values = params.model_dump(exclude={"run_dir"})
     head = "# All parameters of this run; `safety-nb run` on a copy of this file repeats it.\n"
-    runs.write_text(run.params, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    files.write_text(run.params, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

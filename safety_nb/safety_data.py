@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safety_nb
-from safety_nb import endpoint, review, rewording, runs, sources
-from safety_nb.endpoint import Answer, Clock, Endpoint, Estimate, Request, Usage
-from safety_nb.errors import InputError
+from safety_nb import review, rewording, sources
+from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core.endpoint import Answer, Clock, Endpoint, Estimate, Request, Usage
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MakeSafetyDataParams
 from safety_nb.judges import refusal
 from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL
-from safety_nb.schema import MakeSafetyDataParams
 
 PROMPTS = {
     "instruction": (
@@ -133,12 +134,12 @@ def open_job(params: MakeSafetyDataParams) -> Job:
     job = Job(params, out, chosen, len(rows) - len(items), ask)
     _check_folder(job)
     if not job.record.is_file():
-        runs.write_json(job.record, {"questions": params.questions, "take": params.take, "started": _now()})
+        files.write_json(job.record, {"questions": params.questions, "take": params.take, "started": _now()})
     return job
 
 
 def _default_folder(questions: str) -> Path:
-    return runs.outputs_root() / "safety-data" / re.sub(r"[^\w.-]+", "-", Path(questions).stem or "questions")
+    return run_folder.outputs_root() / "safety-data" / re.sub(r"[^\w.-]+", "-", Path(questions).stem or "questions")
 
 
 def _check_folder(job: Job) -> None:
@@ -154,7 +155,7 @@ def _check_folder(job: Job) -> None:
     if not visible:
         return
     try:
-        record = runs.read_json(job.record)
+        record = files.read_json(job.record)
         made_from = record["questions"], record["take"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
@@ -167,7 +168,7 @@ def _check_folder(job: Job) -> None:
         )
     # Two hashes, for the process may have ended between the record and the file.
     ours = (record.get("sha256"), record.get("previous_sha256"))
-    if job.data.is_file() and runs.sha256(job.data) not in ours:
+    if job.data.is_file() and files.sha256(job.data) not in ours:
         raise InputError(f"out: {job.data} was changed since it was written; move it away, or name another folder.")
 
 
@@ -392,7 +393,7 @@ def _asked(job: Job, requests: Sequence[Request], what: str, clock: Clock) -> di
         return {}
     answers: dict[str, Answer] = {}
     used = Usage()
-    with runs.locked(job.folder):
+    with run_folder.locked(job.folder):
         for done, reply in enumerate(endpoint.ask(job.ask, requests, job.cache, clock), 1):
             answers[reply.id] = reply
             used += endpoint.usage([reply])
@@ -441,7 +442,7 @@ def save(job: Job, rows: Sequence[dict]) -> dict:
     Raises:
         InputError: no row is left to write, or the file was changed by someone else.
     """
-    holding = review.decisions(review.history(runs.read_log(job.review)))
+    holding = review.decisions(review.history(files.read_log(job.review)))
     kept, counts = [], {"accepted": 0, "edited": 0, "rejected": 0, "unreviewed": 0, "left out": 0, "left out, noted": 0}
     for row in rows:
         decision = holding.get(review.item_hash(row))
@@ -475,7 +476,7 @@ def _how_made(rows: Sequence[dict]) -> dict[str, int]:
 
 
 def _write(job: Job, kept: list[dict], counts: dict[str, int]) -> dict:
-    record = runs.read_json(job.record)
+    record = files.read_json(job.record)
     used = endpoint.spent(job.cache)
     ask = job.ask and {"host": job.ask.host, "model": job.ask.model, "temperature": job.ask.temperature}
     record |= {
@@ -486,14 +487,14 @@ def _write(job: Job, kept: list[dict], counts: dict[str, int]) -> dict:
         "tokens": {"prompt": used.prompt_tokens, "answer": used.completion_tokens, "uncounted": used.uncounted},
         "counts": counts,
         "file": job.data.name,
-        "previous_sha256": runs.sha256(job.data),
+        "previous_sha256": files.sha256(job.data),
         "written": _now(),
         "version": safety_nb.__version__,
     }
-    with runs.replacing(job.data) as temporary:
-        runs.write_jsonl(temporary, kept)
-        record["sha256"] = runs.sha256(temporary)
-        runs.write_json(job.record, record)
+    with files.replacing(job.data) as temporary:
+        files.write_jsonl(temporary, kept)
+        record["sha256"] = files.sha256(temporary)
+        files.write_json(job.record, record)
     return record
 
 

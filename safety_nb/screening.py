@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safety_nb import overlap, sources
-from safety_nb.errors import InputError
-from safety_nb.schema import MixParams
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MixParams
 
 _NAMED = 5  # rows named in a message; mixture.json names all
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_nb import contrasts, dose, runs, schema, sources, study, summary
-from safety_nb.errors import InputError
+from safety_nb import contrasts, dose, sources, study, summary
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.grid import PlannedRun, plan, run_state, study_settings
 
 
 def execute(
@@ -23,8 +25,8 @@ def execute(
         InputError: as ``study.execute_runs``; or there is no grid of N, or no harmful evaluation set. Nothing is
             executed then.
     """
-    settings, _ = schema.study_settings(values)
-    planned = study.plan(values)
+    settings, _ = study_settings(values)
+    planned = plan(values)
     grid = sorted({run.params.n_safety for run in planned})
     if len(grid) < 3:
         raise InputError(f"search: bisection needs at least three N to choose from, not {grid}; list them in n_safety.")
@@ -32,7 +34,9 @@ def execute(
         raise InputError(
             "search: no evaluation set is harmful, so there is no target to search for; add one to evaluation."
         )
-    done = {run.name for run in planned if study.run_state(runs.RunFolder(folder / run.name))["state"] == runs.DONE}
+    done = {
+        run.name for run in planned if run_state(run_folder.RunFolder(folder / run.name))["state"] == run_folder.DONE
+    }
     failures: list[str] = []
     found = []
     for setting, members in _settings(planned).items():
@@ -48,13 +52,13 @@ def execute(
                 break
             asked = {step.next_n}
         found.append({**dict(setting), "n": step.answer, "grid": len(grid), "saved": step.saved, "failed": step.failed})
-    runs.write_json(folder / "search.json", {"target": settings.harmful_target, "found": found})
+    files.write_json(folder / "search.json", {"target": settings.harmful_target, "found": found})
     return failures
 
 
-def _settings(planned: Iterable[study.PlannedRun]) -> dict[tuple, list[study.PlannedRun]]:
+def _settings(planned: Iterable[PlannedRun]) -> dict[tuple, list[PlannedRun]]:
     """The runs by what is swept besides N and seed."""
-    groups: dict[tuple, list[study.PlannedRun]] = {}
+    groups: dict[tuple, list[PlannedRun]] = {}
     for run in planned:
         key = tuple((name, value) for name, value in run.swept.items() if name not in ("n_safety", "seed"))
         groups.setdefault(key, []).append(run)

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import fetch, hub, rows, runs
-from safety_nb.errors import InputError
+from safety_nb import fetch, hub, rows
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
 from safety_nb.registry import REGISTRY, Role, Source
 from safety_nb.rows import OnBadRows, TrainingSet
 
@@ -310,6 +311,6 @@ def sample(entry: str, n: int, data_dir: str = "") -> tuple[list[dict], bool]:
     return training_set(entry, data_dir, "leave out").rows[:n], False
 
 
-def recorded_roles(run: runs.RunFolder) -> dict[str, str]:
+def recorded_roles(run: run_folder.RunFolder) -> dict[str, str]:
     """The roles of the evaluation sets a run was asked, as it kept them; empty for a run that kept none."""
-    return {row["dataset"]: row["role"] for row in runs.read_jsonl(run.prompts)} if run.prompts.is_file() else {}
+    return {row["dataset"]: row["role"] for row in files.read_jsonl(run.prompts)} if run.prompts.is_file() else {}

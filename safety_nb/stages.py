@@ -7,8 +7,21 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from safety_nb import runs, schema, shipped
-from safety_nb.errors import InputError
+from safety_nb.core import run_folder, shipped
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import (
+    AnnotateParams,
+    CapabilityParams,
+    GenerateParams,
+    JudgeParams,
+    MakeSafetyDataParams,
+    MixParams,
+    Parameters,
+    ReportParams,
+    StudyParams,
+    TrainParams,
+    TrainRewardParams,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Stage:
 
     name: str
     notebook: str
-    params: type[schema.Parameters]
+    params: type[Parameters]
     function: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -36,12 +49,12 @@ _TRAIN = ("train/adapter", "train/metrics.csv", "train/training.json", "train/va
 _GENERATE = ("prompts.jsonl", "responses.jsonl")  # what is read; the record of how they were made is for people
 
 STAGES = (
-    Stage("mix", "1-mix", schema.MixParams, "safety_nb.mixing:mix", (), _MIX),
-    Stage("train", "2-train", schema.TrainParams, "safety_nb.training:train", _MIX[:2], _TRAIN),
+    Stage("mix", "1-mix", MixParams, "safety_nb.mixing:mix", (), _MIX),
+    Stage("train", "2-train", TrainParams, "safety_nb.training:train", _MIX[:2], _TRAIN),
     Stage(
         "generate",
         "3-generate",
-        schema.GenerateParams,
+        GenerateParams,
         "safety_nb.generation:generate",
         ("train/adapter",),
         (*_GENERATE, "generation.json"),
@@ -49,7 +62,7 @@ STAGES = (
     Stage(
         "judge",
         "4-judge",
-        schema.JudgeParams,
+        JudgeParams,
         "safety_nb.judges:judge_run",
         _GENERATE,
         ("judgements.jsonl",),
@@ -57,7 +70,7 @@ STAGES = (
     Stage(
         "report",
         "5-report",
-        schema.ReportParams,
+        ReportParams,
         "safety_nb.reporting:report_run",
         ("mix/mixture.json", *_TRAIN[1:], *_GENERATE, "judgements.jsonl"),
         ("summary.csv", "report.html"),
@@ -66,11 +79,11 @@ STAGES = (
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 NOTEBOOK_PARAMS = {
     **{stage.notebook: stage.params for stage in STAGES},
-    "study": schema.StudyParams,
-    "make-safety-data": schema.MakeSafetyDataParams,
-    "annotate": schema.AnnotateParams,
-    "train-reward-model": schema.TrainRewardParams,
-    "capabilities": schema.CapabilityParams,
+    "study": StudyParams,
+    "make-safety-data": MakeSafetyDataParams,
+    "annotate": AnnotateParams,
+    "train-reward-model": TrainRewardParams,
+    "capabilities": CapabilityParams,
 }
 
 
@@ -79,12 +92,12 @@ def notebook_path(notebook: str) -> Path:
     return shipped.place(f"notebooks/{notebook}.ipynb")
 
 
-def make_missing(stage: str, params: schema.Parameters) -> runs.RunFolder:
+def make_missing(stage: str, params: Parameters) -> run_folder.RunFolder:
     """Make what a notebook opened alone lacks, with the miniature's defaults, and return its run folder.
 
     Only in the default run folder: in one the user named, a missing input is an error of the stage itself.
     """
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     for earlier in STAGES[: STAGE_NAMES.index(stage)]:
         if not params.run_dir and not all((run.root / name).exists() for name in earlier.outputs):
             print(f"{run.root} has no results of stage {earlier.name!r} yet: making those of the miniature.")
@@ -95,7 +108,7 @@ def make_missing(stage: str, params: schema.Parameters) -> runs.RunFolder:
     return run
 
 
-def _is_outdated(run: runs.RunFolder, stage: Stage) -> bool:
+def _is_outdated(run: run_folder.RunFolder, stage: Stage) -> bool:
     """Whether an input of a stage is newer than its outputs, as when a mixture is drawn anew by hand."""
     inputs, outputs = (
         [path.stat().st_mtime_ns for path in (run.root / name for name in names) if path.exists()]

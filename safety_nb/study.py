@@ -17,72 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import capabilities, runner, runs, schema, warm
-from safety_nb.errors import InputError
+from safety_nb import capabilities, runner, warm
+from safety_nb.core import files, grid, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.grid import PlannedRun, _study_file, plan, run_state
+from safety_nb.core.params import RunParams, StudySettings
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a study: its name below the study's folder, its parameters, and the swept ones among them."""
-
-    name: str
-    params: schema.RunParams
-    swept: dict[str, Any]
-
-
-def plan(values: dict[str, Any]) -> list[PlannedRun]:
-    """The runs of a parameter set in which scalar parameters may be lists.
-
-    Raises:
-        InputError: no parameter is swept, or a value is bad in any of the runs.
-    """
-    names = schema.swept_names(values)
-    if not names:
-        raise InputError(
-            "A study needs at least one parameter with a list of values, such as n_safety: [0, 100, 1000]; "
-            "for a single run use `safety-nb run`."
-        )
-    combinations = schema.expand(values)
-    # Several runs share most values: each distinct complaint is told once.
-    complaints: dict[str, None] = {}
-    planned = []
-    for combination in combinations:
-        try:
-            params = schema.validate(schema.RunParams, combination)
-        except InputError as error:
-            complaints.update(dict.fromkeys(str(error).splitlines()))
-            continue
-        planned.append(PlannedRun(run_name(params, names), params, {name: combination[name] for name in names}))
-    if complaints:
-        raise InputError("\n".join(complaints))
-    return planned
-
-
-def planned_names(folder: Path) -> list[str]:
-    """The names of the runs that the study in a folder asks for. Raises InputError, as ``plan`` and ``read_study``."""
-    return [run.name for run in plan(_study_file(folder))]
-
-
-def finished_runs(folder: Path) -> list[runs.RunFolder]:
-    """The runs of a study that are done. Raises InputError, as ``planned_names``."""
-    folders = [runs.RunFolder(folder / name) for name in planned_names(folder)]
-    return [run for run in folders if run_state(run)["state"] == runs.DONE]
-
-
-def _study_file(folder: Path) -> dict[str, Any]:
-    file = folder / "study.yaml"
-    if not file.is_file():
-        raise InputError(f"{folder} holds no study (no study.yaml); make one with `safety-nb study`.")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{file} holds no names and values; `safety-nb study` writes it anew.")
-    return values
 
 
 # The study a notebook opened alone makes: params/tiny-study.yaml.
@@ -101,7 +43,7 @@ def open_study(study_dir: str) -> Path:
     """
     if study_dir:
         return Path(study_dir).expanduser()
-    folder = runs.outputs_root() / "tiny-study"
+    folder = run_folder.outputs_root() / "tiny-study"
     if not (folder / "study.yaml").is_file():
         print(f"{folder} is not there yet: making the runs of the miniature's study, a line as each ends.")
         failures = execute_runs(
@@ -110,14 +52,6 @@ def open_study(study_dir: str) -> Path:
         if failures:
             raise runner.NotebookFailed("\n".join(failures))
     return folder
-
-
-def run_name(params: schema.RunParams, swept: list[str]) -> str:
-    """Folder name of a run: N and seed always, so that a study can grow, then whatever else is swept."""
-    others = [name for name in swept if name not in ("n_safety", "seed")]
-    parts = [f"n{params.n_safety}", f"seed{params.seed}"]
-    parts += [f"{name}-{str(getattr(params, name)).replace('/', '_')}" for name in others]
-    return "_".join(parts)
 
 
 def execute_runs(
@@ -143,9 +77,9 @@ def execute_runs(
         InputError: as ``plan``, or another process works in the folder.
     """
     planned = plan(values)
-    with runs.locked(folder):
+    with run_folder.locked(folder):
         head = "# The study as it was asked for; `safety-nb study` on a copy of this file repeats it.\n"
-        runs.write_text(folder / "study.yaml", head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        files.write_text(folder / "study.yaml", head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         return _execute_all(folder, planned if only is None else only, jobs, each or (lambda name, failure: None))
 
 
@@ -198,10 +132,10 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _execute(folder: Path, params: schema.RunParams) -> str | None:
+def _execute(folder: Path, params: RunParams) -> str | None:
     """Execute one run in this process; the message of its failure, or None."""
     try:
-        runner.execute_run(runs.RunFolder(folder), params)
+        runner.execute_run(run_folder.RunFolder(folder), params)
     except (runner.StageFailed, InputError, OSError) as error:
         return str(error)
     except KeyboardInterrupt:  # told in the ledger
@@ -240,7 +174,7 @@ class StudyTables:
     """
 
     shared: dict[str, Any]
-    settings: schema.StudySettings
+    settings: StudySettings
     swept: dict[str, list]
     runs: "pd.DataFrame"
     judgements: "pd.DataFrame"
@@ -258,9 +192,9 @@ def read_study(folder: Path) -> StudyTables:
     Raises:
         InputError: the folder holds no study.
     """
-    settings, values = schema.study_settings(_study_file(folder))
+    settings, values = grid.study_settings(_study_file(folder))
     planned = [(run, folder / run.name, {}) for run in plan(values)]
-    return _read(settings, {name: values[name] for name in schema.swept_names(values)}, planned, folder)
+    return _read(settings, {name: values[name] for name in grid.swept_names(values)}, planned, folder)
 
 
 def read_studies(folders: list[Path], out: Path) -> StudyTables:
@@ -275,7 +209,7 @@ def read_studies(folders: list[Path], out: Path) -> StudyTables:
     """
     if len(folders) < 2:
         raise InputError("Name at least two studies to compare.")
-    files = [schema.study_settings(_study_file(folder)) for folder in folders]
+    files = [grid.study_settings(_study_file(folder)) for folder in folders]
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{name} ({place})" for place, name in enumerate(names, start=1)]
@@ -283,7 +217,7 @@ def read_studies(folders: list[Path], out: Path) -> StudyTables:
     planned = []
     for name, folder, (_, values) in zip(names, folders, files, strict=True):
         planned += [(run, folder / run.name, {"study": name}) for run in plan(values)]
-        for parameter in schema.swept_names(values):
+        for parameter in grid.swept_names(values):
             swept.setdefault(parameter, [])
     for parameter in swept:
         if parameter != "study":
@@ -292,7 +226,7 @@ def read_studies(folders: list[Path], out: Path) -> StudyTables:
 
 
 def _read(
-    settings: schema.StudySettings,
+    settings: StudySettings,
     swept: dict[str, list],
     planned: list[tuple[PlannedRun, Path, dict[str, Any]]],
     root: Path,
@@ -303,7 +237,7 @@ def _read(
     rows, judgements, roles, types, items = [], [], {}, {}, []
     parameters = [name for name in swept if name != "study"]
     for one, folder, more in planned:
-        run = runs.RunFolder(folder)
+        run = run_folder.RunFolder(folder)
         keys = {
             "run": os.path.relpath(folder, root),
             "n_safety": one.params.n_safety,
@@ -315,10 +249,10 @@ def _read(
         if settings.search and state["state"] == "waiting" and not run.ledger.is_file():
             state["state"] = "not needed"
         rows.append({**keys, **state})
-        if state["state"] == runs.DONE:
-            judgements.extend({**keys, **row} for row in runs.read_jsonl(run.judgements))
+        if state["state"] == run_folder.DONE:
+            judgements.extend({**keys, **row} for row in files.read_jsonl(run.judgements))
             items.extend({**keys, **row} for row in _items(run))
-            asked = runs.read_jsonl(run.prompts) if run.prompts.is_file() else []
+            asked = files.read_jsonl(run.prompts) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
             types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
     keys = list(dict.fromkeys(["run", "n_safety", "seed", *swept]))
@@ -352,25 +286,12 @@ def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
     )
 
 
-def _items(run: runs.RunFolder) -> Iterator[dict[str, Any]]:
+def _items(run: run_folder.RunFolder) -> Iterator[dict[str, Any]]:
     """What a run answered one by one besides prompts: measure, prompt_id and value."""
-    safety = runs.read_json(run.mixture).get("safety") if run.mixture.is_file() else None
-    for row in runs.read_jsonl(run.validation_losses) if run.validation_losses.is_file() else ():
+    safety = files.read_json(run.mixture).get("safety") if run.mixture.is_file() else None
+    for row in files.read_jsonl(run.validation_losses) if run.validation_losses.is_file() else ():
         if row["source"] != safety:
             yield {"measure": GENERAL_LOSS, "prompt_id": row["id"], "value": row["loss"]}
-    for row in runs.read_jsonl(run.preferences) if run.preferences.is_file() else ():
+    for row in files.read_jsonl(run.preferences) if run.preferences.is_file() else ():
         measure = f"{row['dataset']} preferred ({row['judge']})"
         yield {"measure": measure, "prompt_id": row["prompt_id"], "value": row["score"]}
-
-
-def run_state(run: runs.RunFolder) -> dict[str, Any]:
-    """state, wall_seconds and cause of a run as a whole, from its ledger."""
-    stages = runs.read_ledger(run)["stages"]
-    seconds = sum(entry.get("wall_seconds") or 0 for entry in stages.values())
-    for name, entry in stages.items():
-        if entry["state"] in ("failed", "killed"):
-            return {"state": entry["state"], "wall_seconds": seconds, "cause": f"{name}: {entry['cause']}"}
-    states = {entry["state"] for entry in stages.values()}
-    if states == {runs.DONE}:
-        return {"state": runs.DONE, "wall_seconds": seconds, "cause": ""}
-    return {"state": "running" if "running" in states else "waiting", "wall_seconds": seconds, "cause": ""}

@@ -11,8 +11,9 @@ from urllib.parse import quote
 from safety_nb import costs, page, plots
 from safety_nb import report_blocks as blocks
 from safety_nb.calibration_tables import ALL_MODELS
+from safety_nb.core.text import percent, shortened
 from safety_nb.page import Cell
-from safety_nb.summary import RATES, difference_text, percent, refusal_judge, value_text
+from safety_nb.summary import RATES, difference_text, refusal_judge, value_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -306,7 +307,7 @@ def _flip(row: Mapping, said: "pd.DataFrame", between: tuple[int, int]) -> dict:
     flipped = f"{row['before']} to {row['after']}".replace("_", " ")
     return {
         "kind": "sample",
-        "prompt_id": page.shortened(row["prompt_id"], 80),
+        "prompt_id": shortened(row["prompt_id"], 80),
         "label": flipped,
         "cut": False,
         "texts": texts,
@@ -383,7 +384,7 @@ def _runs_table(runs: "pd.DataFrame") -> dict:
                 Cell(page.value_text(row.get("n_safety")), number=True),
                 Cell(page.value_text(row.get("seed"), plain=True), number=True),
                 Cell(page.seconds_text(row.get("wall_seconds")), number=True),
-                Cell(page.shortened(row.get("cause"), 300), long=True),
+                Cell(shortened(row.get("cause"), 300), long=True),
             ]
         )
     if not any(row[-1].text for row in body):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from safety_nb.core.text import percent, percent_interval
 from safety_nb.stats import SHARE, Estimate, mean_over_seeds
 
 if TYPE_CHECKING:
@@ -219,17 +220,6 @@ def endings(responses: "pd.DataFrame") -> "pd.DataFrame":
     return facts.groupby("dataset", sort=False).sum().reset_index()[ENDING_COLUMNS]
 
 
-def percent(share: float) -> str:
-    """A share as whole per cent: '41 %'; '<1 %' rather than a false 0 %, and 'not judged' for nan."""
-    if math.isnan(share):
-        return "not judged"
-    if 0 < share < 0.005:
-        return "<1 %"
-    if 0.995 < share < 1:
-        return ">99 %"
-    return f"{100 * share:.0f} %"
-
-
 def value_text(metric: str, value: float) -> str:
     """A value of a metric: '41 %', or where it is no rate '1.32'."""
     return percent(value) if metric in RATES or math.isnan(value) else f"{value:.2f}"
@@ -257,13 +247,6 @@ def refusal_judge(table: "pd.DataFrame") -> str | None:
     """The judge whose refusals are told: the first of a table of rates that tells any."""
     judges = table.loc[table["metric"] == "refusal_rate", "judge"]
     return judges.iloc[0] if len(judges) else None
-
-
-def percent_interval(estimate: float, low: float, high: float) -> str:
-    """A share with its interval: '41 % (33–50 %)'; 'not judged' for nan."""
-    if math.isnan(estimate):
-        return percent(estimate)
-    return f"{percent(estimate)} ({100 * low:.0f}–{100 * high:.0f} %)"
 
 
 def _fields(estimate) -> list:

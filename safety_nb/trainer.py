@@ -21,7 +21,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from safety_nb import usage
+from safety_nb.core import usage
 from safety_nb.encoding import EncodedRow
 from safety_nb.packing import Pack, pack
 

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safety_nb import __version__, cards, estimate, models, packing, runs
+from safety_nb import __version__, cards, estimate, models, packing
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import TrainParams
 from safety_nb.encoding import EncodedRow, encode_row
-from safety_nb.errors import InputError
-from safety_nb.schema import TrainParams
 
 METRICS = [
     *("step", "epoch", "supervised_tokens", "train_loss", "validation_loss", "learning_rate", "grad_norm"),
@@ -99,21 +100,21 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
 
     from safety_nb import trainer
 
-    run = runs.open_run(params.run_dir)
-    runs.require(run, ["mix/train.jsonl", "mix/validation.jsonl"], maker="mix")
+    run = run_folder.open_run(params.run_dir)
+    run_folder.require(run, ["mix/train.jsonl", "mix/validation.jsonl"], maker="mix")
     check_report_to(params.report_to)
     models.check_dtype(params.train_dtype)
     if params.cpu_threads:
         torch.set_num_threads(params.cpu_threads)
     tokenizer = models.load_tokenizer(params.base_model, params.revision)
-    rows = runs.read_jsonl(run.train_rows)
+    rows = files.read_jsonl(run.train_rows)
     encoded = [encode_row(row, tokenizer, params.cutoff, params.template) for row in rows]
     kept = _learnable(rows, encoded)
     if not kept.encoded:
         raise InputError(
             f"cutoff: no training row has an answer token within {params.cutoff} tokens; raise the cutoff."
         )
-    held_out = runs.read_jsonl(run.validation_rows)
+    held_out = files.read_jsonl(run.validation_rows)
     validation = _learnable(held_out, [encode_row(row, tokenizer, params.cutoff, params.template) for row in held_out])
 
     checkpoint = _newest_whole_checkpoint(run, params)
@@ -186,12 +187,12 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         base_commit=models.commit(params.base_model, params.revision),
         mixture_sha256=mixture["mixture_sha256"] if mixture else "",
     )
-    with runs.replacing_folder(run.adapter) as folder:
+    with files.replacing_folder(run.adapter) as folder:
         model.save_pretrained(folder, save_embedding_layers=False)  # they are frozen
-        runs.write_text(folder / "README.md", cards.adapter_card(asdict(record), mixture))
-    runs.write_csv(run.metrics, metrics)
-    runs.write_jsonl(run.validation_losses, _by_row(validation, loop.validated.rows) if validation.encoded else [])
-    runs.write_json(run.training, asdict(record))
+        files.write_text(folder / "README.md", cards.adapter_card(asdict(record), mixture))
+    files.write_csv(run.metrics, metrics)
+    files.write_jsonl(run.validation_losses, _by_row(validation, loop.validated.rows) if validation.encoded else [])
+    files.write_json(run.training, asdict(record))
     shutil.rmtree(_checkpoints(run), ignore_errors=True)
     return record
 
@@ -207,12 +208,12 @@ def check_report_to(report_to: str) -> None:
         )
 
 
-def recorded_mixture(run: runs.RunFolder) -> dict[str, Any] | None:
+def recorded_mixture(run: run_folder.RunFolder) -> dict[str, Any] | None:
     """The record of the run's mixture, or None where its training rows are not, or no longer, those of the record."""
     if not run.mixture.is_file():
         return None
-    mixture = runs.read_json(run.mixture)
-    return mixture if mixture.get("train_sha256") == runs.sha256(run.train_rows) else None
+    mixture = files.read_json(run.mixture)
+    return mixture if mixture.get("train_sha256") == files.sha256(run.train_rows) else None
 
 
 def _learnable(rows: list[dict], encoded: list[EncodedRow]) -> _Rows:
@@ -238,7 +239,7 @@ def _supervised_by_source(rows: _Rows) -> dict[str, int]:
 def _at_once(params: TrainParams, rows: list[EncodedRow], checkpoint: Path | None) -> estimate.Choice:
     """How much is computed at once: as it was up to the checkpoint that is gone on from, else what fits."""
     if checkpoint is not None:
-        before = estimate.Choice(**runs.read_json(checkpoint / _CHOICE))
+        before = estimate.Choice(**files.read_json(checkpoint / _CHOICE))
         return replace(before, reason=f"{before.how}, as before the interruption")
     steps = packing.epoch_steps(len(rows), params.batch_size, params.epochs, params.seed)
     asked, free = params.micro_batch_size * params.cutoff, models.free_memory()
@@ -262,7 +263,7 @@ def _dtype(params: TrainParams) -> Any:
     return models.compute_dtype(models.pick_device(), params.train_dtype)
 
 
-def _arguments(params: TrainParams, run: runs.RunFolder, validated: bool) -> Any:
+def _arguments(params: TrainParams, run: run_folder.RunFolder, validated: bool) -> Any:
     from transformers import TrainingArguments
 
     dtype = str(_dtype(params))
@@ -297,7 +298,7 @@ def _arguments(params: TrainParams, run: runs.RunFolder, validated: bool) -> Any
     )
 
 
-def _callback(params: TrainParams, run: runs.RunFolder, on_metrics: Callable | None, choice: Callable) -> Any:
+def _callback(params: TrainParams, run: run_folder.RunFolder, on_metrics: Callable | None, choice: Callable) -> Any:
     import time
 
     from transformers import TrainerCallback
@@ -306,7 +307,7 @@ def _callback(params: TrainParams, run: runs.RunFolder, on_metrics: Callable | N
         """Progress for whoever watches, a checkpoint every so many minutes, and a mark on those that are whole."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.progress = runs.Progress(run, "train", state.max_steps)
+            self.progress = run_folder.Progress(run, "train", state.max_steps)
             self.saved = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -317,7 +318,7 @@ def _callback(params: TrainParams, run: runs.RunFolder, on_metrics: Callable | N
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.saved = time.monotonic()
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            runs.write_json(checkpoint / _CHOICE, asdict(choice()))
+            files.write_json(checkpoint / _CHOICE, asdict(choice()))
             mark_whole(checkpoint)
 
         def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -333,57 +334,57 @@ _WHOLE = "whole.json"  # in a checkpoint: the hashes of its files, written last
 _CHOICE = "memory.json"  # in a checkpoint: the estimate.Choice it was made with
 
 
-def _checkpoints(run: runs.RunFolder) -> Path:
+def _checkpoints(run: run_folder.RunFolder) -> Path:
     return run.root / "train" / "checkpoints"
 
 
 def mark_whole(checkpoint: Path) -> None:
     """Record the hashes of a checkpoint's files, when all of them are written."""
     names = sorted(path.name for path in checkpoint.iterdir() if path.name != _WHOLE)
-    runs.write_json(checkpoint / _WHOLE, runs.hashes(checkpoint, names))
+    files.write_json(checkpoint / _WHOLE, files.hashes(checkpoint, names))
 
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint's files are those that were recorded."""
     try:
-        recorded = runs.read_json(checkpoint / _WHOLE)
+        recorded = files.read_json(checkpoint / _WHOLE)
     except (OSError, ValueError):
         return False
-    return recorded == runs.hashes(checkpoint, recorded)
+    return recorded == files.hashes(checkpoint, recorded)
 
 
-def _newest_whole_checkpoint(run: runs.RunFolder, params: TrainParams) -> Path | None:
+def _newest_whole_checkpoint(run: run_folder.RunFolder, params: TrainParams) -> Path | None:
     """Where to go on from, if anywhere."""
     owner = _checkpoints(run) / "identity.json"
-    if not owner.is_file() or runs.read_json(owner) != _identity(run, params):
+    if not owner.is_file() or files.read_json(owner) != _identity(run, params):
         return None
     found = sorted(_checkpoints(run).glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
     return next(filter(is_whole, found), None)
 
 
-def _clear_other_checkpoints(run: runs.RunFolder, params: TrainParams) -> None:
+def _clear_other_checkpoints(run: run_folder.RunFolder, params: TrainParams) -> None:
     """Remove checkpoints of another training and broken ones; those to come are this training's."""
     folder, identity = _checkpoints(run), _identity(run, params)
     owner = folder / "identity.json"
-    if not owner.is_file() or runs.read_json(owner) != identity:
+    if not owner.is_file() or files.read_json(owner) != identity:
         shutil.rmtree(folder, ignore_errors=True)
-        runs.write_json(owner, identity)
+        files.write_json(owner, identity)
     for checkpoint in folder.glob("checkpoint-*"):
         if not is_whole(checkpoint):
             shutil.rmtree(checkpoint)
 
 
-def _identity(run: runs.RunFolder, params: TrainParams) -> str:
+def _identity(run: run_folder.RunFolder, params: TrainParams) -> str:
     """What must be the same for checkpoints to be gone on from."""
     identity = {
         "params": params.model_dump(exclude={"run_dir", "report_to"}),
-        "rows": [runs.sha256(run.train_rows), runs.sha256(run.validation_rows)],
+        "rows": [files.sha256(run.train_rows), files.sha256(run.validation_rows)],
         "version": __version__,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _check_disk(run: runs.RunFolder, loop: Any) -> None:
+def _check_disk(run: run_folder.RunFolder, loop: Any) -> None:
     """Raise InputError unless three checkpoints fit on the disk: a new one is written before an old one is removed."""
     trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
     needed = 3 * trained * 4 * 3  # weights and two moments of AdamW in 32 bits, three times

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from safety_nb.comparison import compare
+from safety_nb.core.params import StudySettings
 from safety_nb.report import run_page
-from safety_nb.schema import StudySettings
 from safety_nb.study import StudyTables
 from safety_nb.study_report import study_page
 from safety_nb.summary import summarise_run

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from safety_nb import tiny
-from safety_nb.endpoint import Clock
+from safety_nb.core.endpoint import Clock
 
 # The base of the miniature has no chat template; this one is among the forms it was trained on.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"

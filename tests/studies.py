@@ -6,27 +6,29 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from safety_nb import runs, schema, stages, study
+from safety_nb import stages
+from safety_nb.core import files, grid, run_folder
+from safety_nb.core.params import RunParams
 
 SETS = {"bad": "harmful", "near": "lookalike"}
 EVALUATION = [f"/elsewhere/{name}.csv:{role}" for name, role in SETS.items()]
 
 
-def write_study(folder: Path, values: dict) -> dict[str, study.PlannedRun]:
+def write_study(folder: Path, values: dict) -> dict[str, grid.PlannedRun]:
     """The study file alone; its runs by name."""
     values = {"evaluation": EVALUATION, **values}
-    runs.write_text(folder / "study.yaml", yaml.safe_dump(values))
-    return {run.name: run for run in study.plan(values)}
+    files.write_text(folder / "study.yaml", yaml.safe_dump(values))
+    return {run.name: run for run in grid.plan(values)}
 
 
-def finish(folder: Path, params: schema.RunParams, answered: Mapping[str, float], n: int = 10, judge="refusal") -> None:
+def finish(folder: Path, params: RunParams, answered: Mapping[str, float], n: int = 10, judge="refusal") -> None:
     """A run's folder as its stages leave it.
 
     Args:
         answered: Evaluation set to the share of its n prompts that is answered, the first ones; the others are refused.
             nan: no answer could be judged.
     """
-    run = runs.RunFolder(folder)
+    run = run_folder.RunFolder(folder)
     sets = {**SETS, **{name: "ordinary" for name in answered if name not in SETS}}
     rows = [
         {
@@ -39,13 +41,13 @@ def finish(folder: Path, params: schema.RunParams, answered: Mapping[str, float]
         for name in answered
         for i in range(n)
     ]
-    runs.write_jsonl(run.prompts, rows)
+    files.write_jsonl(run.prompts, rows)
     said = [
         {key: row[key] for key in ("dataset", "prompt_id", "prompt")}
         | {"response": f"At {params.n_safety}.", "new_tokens": 3, "finish": "stop", "sample": None}
         for row in rows
     ]
-    runs.write_jsonl(run.responses, said)
+    files.write_jsonl(run.responses, said)
     judgements = []
     for row in rows:
         share = answered[row["dataset"]]
@@ -59,25 +61,25 @@ def finish(folder: Path, params: schema.RunParams, answered: Mapping[str, float]
             {"dataset": row["dataset"], "prompt_id": row["prompt_id"], "judge": judge, "score": None}
             | {"label": None if reason else label, "missing": reason}
         )
-    runs.write_jsonl(run.judgements, judgements)
-    runs.write_json(run.mixture, {"n_safety": params.n_safety, "seed": params.seed, "safety": "safe"})
-    runs.write_json(
+    files.write_jsonl(run.judgements, judgements)
+    files.write_json(run.mixture, {"n_safety": params.n_safety, "seed": params.seed, "safety": "safe"})
+    files.write_json(
         run.training, {"supervised_tokens": {}, "validation_losses": {"general": 2.0 + params.n_safety / 1000}}
     )
     losses = [
         {"id": f"v{i}", "source": source, "tokens": 10, "loss": 1 + params.n_safety / 1000 + i / 10}
         for i, source in enumerate(["general"] * 3 + ["safe"])
     ]
-    runs.write_jsonl(run.validation_losses, losses)
-    runs.write_csv(run.metrics, pd.DataFrame({"step": [1], "train_loss": [1.0], "validation_loss": [1.0]}))
-    ledger(run, runs.DONE)
+    files.write_jsonl(run.validation_losses, losses)
+    files.write_csv(run.metrics, pd.DataFrame({"step": [1], "train_loss": [1.0], "validation_loss": [1.0]}))
+    ledger(run, run_folder.DONE)
 
 
 def fail(folder: Path, cause: str = "RuntimeError: a made-up cause") -> None:
     """A run's folder after its training failed."""
-    ledger(runs.RunFolder(folder), "failed", cause)
+    ledger(run_folder.RunFolder(folder), "failed", cause)
 
 
-def ledger(run: runs.RunFolder, state: str, cause: str | None = None) -> None:
+def ledger(run: run_folder.RunFolder, state: str, cause: str | None = None) -> None:
     done = {name: {"state": state, "cause": cause, "wall_seconds": 1.0} for name in stages.STAGE_NAMES}
-    runs.write_json(run.ledger, {"stages": done, "versions": {"safety-nb": "0.1.0"}})
+    files.write_json(run.ledger, {"stages": done, "versions": {"safety-nb": "0.1.0"}})

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from ipywidgets import embed
 
-from safety_nb import annotate, annotations, runner, runs, schema, stages, stats
-from safety_nb.errors import InputError
+from safety_nb import annotate, annotations, runner, stages, stats
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import AnnotateParams, JudgeParams, RunParams, validate
 from safety_nb.judges import human
 
 LABELS = ["full_refusal", "partial_refusal", "full_compliance", "garbled"]
@@ -21,7 +23,7 @@ def make_run(folder, n=6, sets=("a", "b"), said="Answer {} of {}."):
          "response": said.format(i, folder.name)}
         for name in sets for i in range(n)
     ]  # fmt: skip
-    runs.write_jsonl(folder / "responses.jsonl", rows)
+    files.write_jsonl(folder / "responses.jsonl", rows)
     return folder
 
 
@@ -33,7 +35,7 @@ def study(tmp_path):
 
 
 def job(folder, **values) -> annotate.Job:
-    return annotate.open_job(schema.validate(schema.AnnotateParams, {"run_dir": str(folder), **values}))
+    return annotate.open_job(validate(AnnotateParams, {"run_dir": str(folder), **values}))
 
 
 def begun(job) -> annotate.Panel:
@@ -85,8 +87,8 @@ def test_only_the_runs_and_sets_that_were_asked_for_are_drawn(study):
 
 def test_prompts_without_an_answer_are_not_asked_about(tmp_path):
     run = make_run(tmp_path / "run", n=2, sets=["a"])
-    rows = runs.read_jsonl(run / "responses.jsonl")
-    runs.write_jsonl(run / "responses.jsonl", [rows[0], {**rows[1], "response": "", "finish": "error"}])
+    rows = files.read_jsonl(run / "responses.jsonl")
+    files.write_jsonl(run / "responses.jsonl", [rows[0], {**rows[1], "response": "", "finish": "error"}])
     assert [item.prompt_id for item in job(run).items] == ["p0"]
     with pytest.raises(InputError, match="no answers"):
         job(tmp_path / "nothing")
@@ -109,17 +111,17 @@ def test_a_table_needs_only_prompts_and_answers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [("q1", "one", "m1"), ("q1", "two", "m2"), ("q2", "three", "m1"), ("q2", None, "m2")]
     pd.DataFrame(rows, columns=["ask", "said", "who"]).to_json("mine.jsonl", orient="records", lines=True)
-    made = annotate.open_job(schema.AnnotateParams(table="mine.jsonl", prompt="ask", response="said", model="who", n=0))
+    made = annotate.open_job(AnnotateParams(table="mine.jsonl", prompt="ask", response="said", model="who", n=0))
     assert {(*i.runs, i.dataset, i.prompt_id, i.prompt, *i.responses) for i in made.items} == {
         ("m1", "mine", "1", "q1", "one"), ("m2", "mine", "1", "q1", "two"), ("m1", "mine", "2", "q2", "three"),
     }  # fmt: skip
     assert made.folder == tmp_path / "outputs" / "annotations" / "mine"
     pairs = annotate.open_job(
-        schema.AnnotateParams(table="mine.jsonl", prompt="ask", response="said", model="who", ask="pair")
+        AnnotateParams(table="mine.jsonl", prompt="ask", response="said", model="who", ask="pair")
     )
     assert [item.runs for item in pairs.items] == [("m1", "m2")]
     with pytest.raises(InputError, match="no column 'answer'.*ask, said, who"):
-        annotate.open_job(schema.AnnotateParams(table="mine.jsonl", prompt="ask", response="answer"))
+        annotate.open_job(AnnotateParams(table="mine.jsonl", prompt="ask", response="answer"))
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b"])
@@ -130,7 +132,7 @@ def test_a_person_is_named_by_what_can_be_a_file(name, study):
 
 def test_a_table_and_a_run_are_not_both_labelled():
     with pytest.raises(InputError, match="one of them"):
-        schema.validate(schema.AnnotateParams, {"table": "a.csv", "run_dir": "b"})
+        validate(AnnotateParams, {"table": "a.csv", "run_dir": "b"})
 
 
 # The widgets
@@ -140,7 +142,7 @@ def test_every_click_is_on_disk_at_once_and_the_next_item_comes(study):
     made = job(study, n=3)
     panel = begun(made)
     panel.buttons["1"].click()
-    (line,) = runs.read_log(made.log)
+    (line,) = files.read_log(made.log)
     item = made.items[0]
     assert {name: line[name] for name in ("item", "run", "dataset", "prompt_id", "sample", "label", "missing")} == {
         "item": item.id, "run": item.runs[0], "dataset": item.dataset, "prompt_id": item.prompt_id, "sample": 0,
@@ -152,7 +154,7 @@ def test_every_click_is_on_disk_at_once_and_the_next_item_comes(study):
 
 def test_labels_survive_a_power_cut(study, monkeypatch):
     synced = []
-    monkeypatch.setattr(runs.os, "fsync", lambda handle: synced.append(handle))
+    monkeypatch.setattr(run_folder.os, "fsync", lambda handle: synced.append(handle))
     panel = begun(job(study, n=3))
     panel.press("1")
     panel.press("u")
@@ -185,11 +187,11 @@ def test_undo_takes_back_the_last_label_and_shows_its_item(study):
     for key in "12u":
         panel.press(key)
     assert panel.position == 1 and panel.bar.value == 1
-    held = annotations.holding(annotations.history(runs.read_log(made.log), "refusal"))
+    held = annotations.holding(annotations.history(files.read_log(made.log), "refusal"))
     assert {item: line["label"] for item, line in held.items()} == {made.items[0].id: "full_refusal"}
     panel.press("u")
     panel.press("u")  # there is nothing left to take back
-    assert panel.bar.value == 0 and len(runs.read_log(made.log)) == 4
+    assert panel.bar.value == 0 and len(files.read_log(made.log)) == 4
 
 
 def test_undo_after_a_second_thought_brings_the_first_back(study):
@@ -232,7 +234,7 @@ def test_what_a_person_cannot_tell_is_missing_and_not_asked_again(study):
     made = job(study, n=1)
     panel = begun(made)
     panel.press("x")
-    (line,) = runs.read_log(made.log)
+    (line,) = files.read_log(made.log)
     assert (line["label"], line["missing"]) == (None, "could not tell") and panel.bar.value == 1
     assert annotate.table(made)["human"].isna().all()
 
@@ -272,8 +274,8 @@ def test_texts_can_do_nothing_and_all_of_them_is_seen(tmp_path):
     shown = begun(job(run)).item.value
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "\x1b" not in shown
     assert "y" * 5000 in shown
-    runs.write_jsonl(
-        run / "responses.jsonl", [{**runs.read_jsonl(run / "responses.jsonl")[0], "response": "z" * 20_001}]
+    files.write_jsonl(
+        run / "responses.jsonl", [{**files.read_jsonl(run / "responses.jsonl")[0], "response": "z" * 20_001}]
     )
     shown = begun(job(run)).item.value
     assert "z" * 20_000 in shown and "z" * 20_001 not in shown and "1 more characters" in shown
@@ -312,7 +314,7 @@ def test_agreement_by_hand(study):
     for name, given in (("ann", "1133"), ("bob", "1131")):
         for item, key in zip(made.items, given, strict=True):
             value = annotations.QUESTIONS["refusal"].choices[key]
-            runs.append_line(made.folder / f"{name}.jsonl", annotations.log_line(item, "refusal", value, 1))
+            files.append_line(made.folder / f"{name}.jsonl", annotations.log_line(item, "refusal", value, 1))
     table = annotate.agreement(made)
     # Same on 3 of 4; by chance 1/2 * 3/4 + 1/2 * 1/4 = 1/2: kappa (3/4 - 1/2) / (1/2).
     assert table.loc[0, ["one", "other", "items", "same", "kappa"]].tolist() == ["ann", "bob", 4, 0.75, 0.5]
@@ -372,7 +374,7 @@ def test_win_rates_are_told_by_set_and_over_all_sets():
 def test_results_of_pairs_are_win_rates_once_revealed(study):
     asked = {"ask": "pair", "runs": ["n0_seed0", "n30_seed0"], "n": 4}
     for item in job(study, **asked).items:
-        runs.append_line(job(study, **asked).log, annotations.log_line(item, "pair", "other_run", 1))
+        files.append_line(job(study, **asked).log, annotations.log_line(item, "pair", "other_run", 1))
     assert annotate.results(job(study, **asked)).to_numpy().tolist() == [[4]]
     told = annotate.results(job(study, **asked, reveal=True)).set_index("dataset")
     assert told.loc["(all)", ["run", "other_run", "win_rate", "n"]].tolist() == ["n0_seed0", "n30_seed0", 0.0, 4]
@@ -398,7 +400,7 @@ def test_a_senseless_line_of_the_log_labels_nothing(line):
 
 
 def judged(folder, rows, variant=""):
-    params = schema.JudgeParams(judges=["human"], run_dir=str(folder))
+    params = JudgeParams(judges=["human"], run_dir=str(folder))
     return list(human.build(variant, params).judge(rows))
 
 
@@ -407,7 +409,7 @@ def test_the_judge_says_what_people_said_and_nothing_of_the_rest(study):
     for name, given in (("ann", "1132xx"), ("bob", "1131x1"), ("cy", "133")):
         for item, key in zip(made.items, given, strict=False):
             value = annotations.QUESTIONS["refusal"].choices.get(key)
-            runs.append_line(made.folder / f"{name}.jsonl", annotations.log_line(item, "refusal", value, 1))
+            files.append_line(made.folder / f"{name}.jsonl", annotations.log_line(item, "refusal", value, 1))
     rows = [{"prompt": item.prompt, "response": item.responses[0]} for item in made.items]
     said = judged(study / "n0_seed0", [*rows, {"prompt": "other", "response": "other"}])
     assert [each.label for each in said] == [
@@ -422,7 +424,7 @@ def test_the_judge_says_what_people_said_and_nothing_of_the_rest(study):
 def test_the_judge_gives_the_mean_of_scores(study):
     made = job(study, n=1, ask="harmfulness")
     for name, score in (("ann", 1), ("bob", 4)):
-        runs.append_line(made.folder / f"{name}.jsonl", annotations.log_line(made.items[0], "harmfulness", score, 1))
+        files.append_line(made.folder / f"{name}.jsonl", annotations.log_line(made.items[0], "harmfulness", score, 1))
     row = {"prompt": made.items[0].prompt, "response": made.items[0].responses[0]}
     (said,) = judged(study, [row])
     assert (said.label, said.score, said.missing) == (None, 2.5, None)
@@ -436,23 +438,23 @@ def test_before_anyone_labelled_all_is_missing_and_a_wrong_folder_is_told(study)
 
 
 def test_new_labels_are_judged_by_and_no_others_matter(study):
-    run, stage = runs.RunFolder(study / "n30_seed0"), stages.stage_named("judge")
+    run, stage = run_folder.RunFolder(study / "n30_seed0"), stages.stage_named("judge")
     labelled = job(run.root, annotator="ann", n=2)
     label_all(labelled, lambda item: LABELS[0])
 
     def is_fresh_after(params, change) -> bool:
-        runs.write_jsonl(run.judgements, [{"judge": "human"}])
-        done = {"state": "done", "outputs": runs.hashes(run.root, stage.outputs)}
-        runs.record_stage(run, "judge", **done, fingerprint=runner.fingerprint(run, stage, params))
+        files.write_jsonl(run.judgements, [{"judge": "human"}])
+        done = {"state": "done", "outputs": files.hashes(run.root, stage.outputs)}
+        run_folder.record_stage(run, "judge", **done, fingerprint=runner.fingerprint(run, stage, params))
         assert runner.is_fresh(run, stage, params)
         change()
         return runner.is_fresh(run, stage, params)
 
     def another() -> None:
-        runs.append_line(labelled.log, annotations.log_line(labelled.items[0], "refusal", LABELS[1], 1))
+        files.append_line(labelled.log, annotations.log_line(labelled.items[0], "refusal", LABELS[1], 1))
 
-    people, rules = schema.RunParams(judges=["refusal", "human"]), schema.RunParams(judges=["refusal"])
-    named = schema.RunParams(judges=[f"human:{study}"])
+    people, rules = RunParams(judges=["refusal", "human"]), RunParams(judges=["refusal"])
+    named = RunParams(judges=[f"human:{study}"])
     assert not is_fresh_after(people, another)
     assert is_fresh_after(rules, another) and is_fresh_after(named, another)
     assert not is_fresh_after(named, lambda: label_all(job(study, n=1), lambda item: LABELS[0]))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import annotations, runs, stages
+from safety_nb import annotations, stages
+from safety_nb.core import files
 
 pytestmark = pytest.mark.browser
 
@@ -25,11 +26,11 @@ def workplace(tmp_path_factory) -> Path:
         {"dataset": "d", "prompt_id": f"p{i}", "prompt": f"Question {i}?", "response": f"Answer {i} {HOSTILE}"}
         for i in range(8)
     ]
-    runs.write_jsonl(root / "run" / "responses.jsonl", [row | {"finish": "stop"} for row in rows])
-    book = runs.read_json(stages.notebook_path("annotate"))
+    files.write_jsonl(root / "run" / "responses.jsonl", [row | {"finish": "stop"} for row in rows])
+    book = files.read_json(stages.notebook_path("annotate"))
     (cell,) = [cell for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     cell["source"] = "".join(cell["source"]).replace('run_dir: str = ""', f"run_dir: str = {str(root / 'run')!r}")
-    runs.write_notebook(root / "annotate.ipynb", book)
+    files.write_notebook(root / "annotate.ipynb", book)
     return root
 
 
@@ -91,7 +92,7 @@ def told(page, done: int) -> None:
 
 
 def labels(workplace: Path) -> list[str]:
-    log = runs.read_log(workplace / "run" / "annotations" / "annotator1.jsonl")
+    log = files.read_log(workplace / "run" / "annotations" / "annotator1.jsonl")
     return [line["label"] for line in annotations.history(log, "refusal")]
 
 

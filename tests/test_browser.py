@@ -18,9 +18,10 @@ from judgements import judged
 from matplotlib import pyplot
 from reports import a_run, a_study, answers, tables_of
 
-from safety_nb import comparison, plots, reporting, runs, stages, study
+from safety_nb import comparison, plots, reporting, stages, study
 from safety_nb.answers import answers_page
-from safety_nb.schema import ReportParams
+from safety_nb.core import files, grid, run_folder
+from safety_nb.core.params import ReportParams
 from safety_nb.summary import summarise_run
 
 pytestmark = pytest.mark.browser
@@ -103,27 +104,27 @@ def seen(name: str, text: str) -> str:
 
 def make_run(folder: Path, texts: list[str], n_safety: int = 300, cause: str = "") -> Path:
     """A run's folder as the stages before the report leave it, every prompt and answer being one of the texts."""
-    run = runs.RunFolder(folder)
+    run = run_folder.RunFolder(folder)
     rows = [
         {"dataset": dataset, "prompt_id": f"p{place:02d}", "prompt": text, "response": text}
         for dataset in ("tiny-harmful", "tiny-lookalike")
         for place, text in enumerate(texts)
     ]
     more = {"new_tokens": 9, "finish": "length"}
-    runs.write_jsonl(run.responses, [row | more for row in rows])
+    files.write_jsonl(run.responses, [row | more for row in rows])
     judged = {"judge": "refusal", "label": "full_compliance", "score": None, "missing": None}
-    runs.write_jsonl(run.judgements, [{key: row[key] for key in ("dataset", "prompt_id")} | judged for row in rows])
+    files.write_jsonl(run.judgements, [{key: row[key] for key in ("dataset", "prompt_id")} | judged for row in rows])
     names = [text for text in texts if len(text) < 1000] or ["a name"] * 8
     mixture = {"general": names[0], "n_general": 1000, "n_safety": n_safety, "seed": 0, "train_sha256": "0" * 64}
-    runs.write_json(run.mixture, mixture)
+    files.write_json(run.mixture, mixture)
     facts = ("truncated_rows", "dropped_rows", "four_bit_layers", "trainable_parameters", "device", "compute_dtype")
-    runs.write_json(run.training, {"supervised_tokens": {names[1]: 9}} | dict.fromkeys(facts, names[2]))
-    runs.write_csv(run.metrics, pd.DataFrame({"step": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [None, 1]}))
+    files.write_json(run.training, {"supervised_tokens": {names[1]: 9}} | dict.fromkeys(facts, names[2]))
+    files.write_csv(run.metrics, pd.DataFrame({"step": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [None, 1]}))
     params = {"base_model": names[3], "general": names[4], "prompt_template": names[5], names[6]: names[-1]}
-    runs.write_text(run.params, yaml.safe_dump(params, allow_unicode=False))
+    files.write_text(run.params, yaml.safe_dump(params, allow_unicode=False))
     entry = {"state": "failed", "cause": cause} if cause else {"state": "done", "cause": None}
     done = {name: entry | {"wall_seconds": 1.5} for name in stages.STAGE_NAMES}
-    runs.write_text(run.ledger, json.dumps({"stages": done, "versions": {"a": names[7]}}))
+    files.write_text(run.ledger, json.dumps({"stages": done, "versions": {"a": names[7]}}))
     return folder
 
 
@@ -131,8 +132,8 @@ def make_study(folder: Path, texts: list[str]) -> Path:
     """A study's folder as its runs leave it: three done, one failed for a hostile cause; one of their names is long."""
     sets = ["our-general-instructions-2026-11-v2", f"{texts[1]}_{'long-name-' * 8}"]
     values = {"n_safety": [0, 300], "general": sets, "seed": 0}
-    runs.write_text(folder / "study.yaml", yaml.safe_dump(values))
-    planned = study.plan(values)
+    files.write_text(folder / "study.yaml", yaml.safe_dump(values))
+    planned = grid.plan(values)
     for run in planned:
         cause = "".join(sorted(texts, key=len)) if run is planned[0] else ""
         make_run(folder / run.name, texts, run.params.n_safety, cause)
@@ -210,8 +211,8 @@ def reports(tmp_path_factory, texts):
     make_run(root / "run", list(texts.values()))
     reporting.report_run(ReportParams(run_dir=str(root / "run"), report_samples=len(texts)))
     make_study(root / "study", list(texts.values()))
-    runs.write_text(root / "named-run.html", named_run(short))
-    runs.write_text(root / "named-study.html", named_study(short))
+    files.write_text(root / "named-run.html", named_run(short))
+    files.write_text(root / "named-study.html", named_study(short))
     return {
         "run": root / "run" / "report.html",
         "study": root / "study" / "report.html",

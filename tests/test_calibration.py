@@ -6,10 +6,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from safety_nb import annotations, calibration, calibration_tables, calibration_text, runs, study
+from safety_nb import annotations, calibration, calibration_tables, calibration_text
 from safety_nb.cli import app
+from safety_nb.core import files, grid
+from safety_nb.core.errors import InputError
 from safety_nb.correction import corrected_mean
-from safety_nb.errors import InputError
 
 FULL, PARTIAL, COMPLIED, GARBLED = "full_refusal", "partial_refusal", "full_compliance", "garbled"
 
@@ -318,12 +319,12 @@ def make_run(folder, n_safety=10, seed=0, n=40):
         {"dataset": "d", "prompt_id": f"p{i}", "prompt": f"Question {i}?", "response": f"Answer {i}.", "finish": "stop"}
         for i in range(n)
     ]
-    runs.write_jsonl(folder / "responses.jsonl", rows)
+    files.write_jsonl(folder / "responses.jsonl", rows)
     judged = judgements("", n_safety, seed, [FULL if i < n // 2 else COMPLIED for i in range(n)])
     keep = ("dataset", "prompt_id", "judge", "label", "score", "missing")
-    runs.write_jsonl(folder / "judgements.jsonl", [{key: row[key] for key in keep} for row in judged])
-    runs.write_json(folder / "mix" / "mixture.json", {"n_safety": n_safety, "seed": seed})
-    runs.write_json(folder / "run.json", {"stages": {"judge": {"state": "done", "wall_seconds": 1}}})
+    files.write_jsonl(folder / "judgements.jsonl", [{key: row[key] for key in keep} for row in judged])
+    files.write_json(folder / "mix" / "mixture.json", {"n_safety": n_safety, "seed": seed})
+    files.write_json(folder / "run.json", {"stages": {"judge": {"state": "done", "wall_seconds": 1}}})
     return folder
 
 
@@ -332,7 +333,7 @@ def label(folder, given, person="ann", of=None, ask="refusal"):
     for item in annotations.items(annotations.answers_of_folder(folder), ask):
         if item.prompt_id in given and (of is None or item.runs == (of,)):
             line = annotations.log_line(item, ask, given[item.prompt_id], 1)
-            runs.append_line(folder / "annotations" / f"{person}.jsonl", line)
+            files.append_line(folder / "annotations" / f"{person}.jsonl", line)
 
 
 def test_a_run_is_compared_with_the_labels_of_its_answers(tmp_path):
@@ -350,8 +351,8 @@ def test_a_run_is_compared_with_the_labels_of_its_answers(tmp_path):
 def test_labels_of_words_that_changed_are_left_out_and_counted(tmp_path):
     run = make_run(tmp_path / "run")
     label(run, {f"p{i}": FULL for i in range(30)})
-    rows = runs.read_jsonl(run / "responses.jsonl")
-    runs.write_jsonl(run / "responses.jsonl", [{**rows[0], "response": "Other words."}, *rows[1:]])
+    rows = files.read_jsonl(run / "responses.jsonl")
+    files.write_jsonl(run / "responses.jsonl", [{**rows[0], "response": "Other words."}, *rows[1:]])
     found = calibration.of_run(run)
     assert (found.n_labelled, found.n_outdated) == (29, 1)
     assert "1 labels are of answers that are not there any more" in calibration_text.as_text(found)
@@ -360,8 +361,8 @@ def test_labels_of_words_that_changed_are_left_out_and_counted(tmp_path):
 @pytest.fixture
 def a_study(tmp_path):
     folder, values = tmp_path / "study", {"n_safety": [0, 30], "seed": [0, 1]}
-    runs.write_text(folder / "study.yaml", yaml.safe_dump(values))
-    for run in study.plan(values):
+    files.write_text(folder / "study.yaml", yaml.safe_dump(values))
+    for run in grid.plan(values):
         make_run(folder / run.name, run.params.n_safety, run.params.seed)
     return folder
 
@@ -398,11 +399,11 @@ def test_a_study_without_labels_says_where_to_give_them(a_study):
 def test_people_are_not_compared_with_themselves(tmp_path):
     run = make_run(tmp_path / "run")
     label(run, {f"p{i}": FULL for i in range(24)})
-    lines = runs.read_jsonl(run / "judgements.jsonl")
-    runs.write_jsonl(run / "judgements.jsonl", [*lines, *({**line, "judge": "human"} for line in lines)])
+    lines = files.read_jsonl(run / "judgements.jsonl")
+    files.write_jsonl(run / "judgements.jsonl", [*lines, *({**line, "judge": "human"} for line in lines)])
     found = calibration.of_run(run)
     assert set(found.agreement["judge"]) == set(found.corrected["judge"]) == {"refusal"}
-    runs.write_jsonl(run / "judgements.jsonl", [{**line, "judge": "human"} for line in lines])
+    files.write_jsonl(run / "judgements.jsonl", [{**line, "judge": "human"} for line in lines])
     with pytest.raises(InputError, match="other judges"):
         calibration.of_run(run)
 
@@ -414,7 +415,7 @@ def add_judge(run, judge, given):
          "missing": None if score is not None else "no answer"}
         for i, score in enumerate(given)
     ]  # fmt: skip
-    runs.write_jsonl(run / "judgements.jsonl", [*runs.read_jsonl(run / "judgements.jsonl"), *lines])
+    files.write_jsonl(run / "judgements.jsonl", [*files.read_jsonl(run / "judgements.jsonl"), *lines])
 
 
 def test_scores_of_a_run_are_compared_and_its_mean_score_corrected(tmp_path):
@@ -481,13 +482,13 @@ def say(folder, ask, given, person="ann"):
     for item in annotations.items(annotations.answers_of_folder(folder), ask):
         if (*item.runs, item.prompt_id) in given:
             line = annotations.log_line(item, ask, given[*item.runs, item.prompt_id], 1)
-            runs.append_line(folder / "annotations" / f"{person}.jsonl", line)
+            files.append_line(folder / "annotations" / f"{person}.jsonl", line)
 
 
 def test_pairs_are_told_as_wins_and_compared_with_the_llm_judge(a_study):
     two = ("n0_seed0", "n30_seed0")
-    rows = runs.read_jsonl(a_study / two[1] / "responses.jsonl")  # in other words: there is something to prefer
-    runs.write_jsonl(a_study / two[1] / "responses.jsonl", [{**row, "response": "Other words."} for row in rows])
+    rows = files.read_jsonl(a_study / two[1] / "responses.jsonl")  # in other words: there is something to prefer
+    files.write_jsonl(a_study / two[1] / "responses.jsonl", [{**row, "response": "Other words."} for row in rows])
     say(a_study, "pair", {(*two, f"p{i}"): ["other_run", "other_run", "tie", "run", None][i % 5] for i in range(20)})
     # The judge, asked of the second run against the first, says left for it, but ties where people prefer the first.
     verdicts = [{0: "left", 1: "left", 2: "tie", 3: "tie", 4: "right"}[i % 5] for i in range(20)]
@@ -497,7 +498,7 @@ def test_pairs_are_told_as_wins_and_compared_with_the_llm_judge(a_study):
         for i in range(18)
     ]  # fmt: skip
     rows[0] |= {"label": None, "missing": "no majority"}
-    runs.write_jsonl(a_study / two[1] / "preferences.jsonl", rows)
+    files.write_jsonl(a_study / two[1] / "preferences.jsonl", rows)
     found = calibration.of_run(a_study)
     assert (found.n_preferred, found.n_without, found.n_outdated) == (16, 4, 0)
     (wins,) = found.wins.to_dict("records")
@@ -513,9 +514,9 @@ def test_pairs_are_told_as_wins_and_compared_with_the_llm_judge(a_study):
     # Asked of the run that people's pair names first, left is that one.
     other = ("n0_seed1", "n30_seed1")
     told = [{**row, "against": other[1], "label": "left", "missing": None} for row in rows]
-    runs.write_jsonl(a_study / other[0] / "preferences.jsonl", told)
-    answers = runs.read_jsonl(a_study / other[1] / "responses.jsonl")
-    runs.write_jsonl(a_study / other[1] / "responses.jsonl", [{**row, "response": "Others."} for row in answers])
+    files.write_jsonl(a_study / other[0] / "preferences.jsonl", told)
+    answers = files.read_jsonl(a_study / other[1] / "responses.jsonl")
+    files.write_jsonl(a_study / other[1] / "responses.jsonl", [{**row, "response": "Others."} for row in answers])
     say(a_study, "pair", {(*other, f"p{i}"): "run" for i in range(5)})
     table = calibration.of_run(a_study).agreement
     assert value(table, classes="labels", model="n0_seed1 or n30_seed1").estimate == 1
@@ -531,6 +532,6 @@ def test_labels_that_say_nothing_are_no_failure(tmp_path):
     assert found.agreement.empty and found.n_without == 1
     assert "No judge gives labels or scores" in calibration_text.as_text(found)
     assert calibration.write(run, found) == []
-    lines = runs.read_jsonl(run / "judgements.jsonl")
-    runs.write_jsonl(run / "judgements.jsonl", [{**line, "judge": "human"} for line in lines])
+    lines = files.read_jsonl(run / "judgements.jsonl")
+    files.write_jsonl(run / "judgements.jsonl", [{**line, "judge": "human"} for line in lines])
     assert not calibration.is_labelled(run)

@@ -10,21 +10,11 @@ import nbformat
 import pytest
 import torch
 
-from safety_nb import (
-    capabilities,
-    comparison,
-    encoding,
-    mixing,
-    models,
-    prompts,
-    runs,
-    schema,
-    study,
-    summary,
-    tiny,
-    training,
-)
-from safety_nb.errors import InputError
+from safety_nb import capabilities, comparison, encoding, mixing, models, prompts, study, summary, tiny, training
+from safety_nb.core import run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from safety_nb.core.params import TINY_TASKS, CapabilityParams, MixParams, TrainParams
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +22,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two runs, N = 0 and N = 8, as far as their training; nobody writes into it."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("study")
-    runs.write_text(folder / "study.yaml", "n_safety: [0, 8]\nseed: 0\n")
+    write_text(folder / "study.yaml", "n_safety: [0, 8]\nseed: 0\n")
     for name, n_safety in {"n0_seed0": 0, "n8_seed0": 8}.items():
-        run = runs.RunFolder(folder / name)
-        mixing.mix(schema.MixParams(run_dir=str(run.root), n_general=24, n_safety=n_safety, n_validation=0))
-        training.train(schema.TrainParams(run_dir=str(run.root)))
-        runs.record_stage(run, "report", state=runs.DONE)
-        runs.write_jsonl(run.judgements, [])
+        run = run_folder.RunFolder(folder / name)
+        mixing.mix(MixParams(run_dir=str(run.root), n_general=24, n_safety=n_safety, n_validation=0))
+        training.train(TrainParams(run_dir=str(run.root)))
+        run_folder.record_stage(run, "report", state=run_folder.DONE)
+        write_jsonl(run.judgements, [])
     return folder
 
 
@@ -49,18 +39,18 @@ def folder(tuned, tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(folder) -> runs.RunFolder:
+def run(folder) -> run_folder.RunFolder:
     """A copy of one of its runs."""
-    return runs.RunFolder(folder / "n0_seed0")
+    return run_folder.RunFolder(folder / "n0_seed0")
 
 
-def measure(run: runs.RunFolder, **changes: object):
-    return capabilities.measure(schema.CapabilityParams(run_dir=str(run.root), **{"limit": 4, **changes}))
+def measure(run: run_folder.RunFolder, **changes: object):
+    return capabilities.measure(CapabilityParams(run_dir=str(run.root), **{"limit": 4, **changes}))
 
 
 def write_task(folder: Path, name: str, rows: list[dict], **more: object) -> None:
     """A task file of a user's, with its data beside it."""
-    runs.write_jsonl(folder / f"{name}.jsonl", rows)
+    write_jsonl(folder / f"{name}.jsonl", rows)
     task = {
         "task": name,
         "dataset_path": "json",
@@ -73,7 +63,7 @@ def write_task(folder: Path, name: str, rows: list[dict], **more: object) -> Non
         **more,
     }
     # JSON is YAML, but for the tag of a function, which must not stand in quotes.
-    runs.write_text(folder / f"{name}.yaml", json.dumps(task).replace('"!function utils.fail"', "!function utils.fail"))
+    write_text(folder / f"{name}.yaml", json.dumps(task).replace('"!function utils.fail"', "!function utils.fail"))
 
 
 def words(n: int) -> list[dict]:
@@ -135,7 +125,7 @@ def test_neither_batches_nor_the_4_bits_change_an_answer(run, how):
     shutil.rmtree(run.capabilities)
     after = measure(run, limit=9, **how), capabilities.read(run)
     assert all(one.equals(other) for one, other in zip(before, after, strict=True))
-    (merged,) = {part["merged"] for part in runs.read_json(run.capabilities / "capabilities.json")["parts"].values()}
+    (merged,) = {part["merged"] for part in read_json(run.capabilities / "capabilities.json")["parts"].values()}
     assert merged is how.get("merge_adapter", True)
 
 
@@ -153,7 +143,7 @@ def test_examples_shown_and_likelihood_per_character_are_recorded(run, tmp_path)
 
 def test_runs_of_a_study_are_compared_over_the_same_questions(folder):
     for name in ("n0_seed0", "n8_seed0"):
-        measure(runs.RunFolder(folder / name), limit=6)
+        measure(run_folder.RunFolder(folder / name), limit=6)
     table = capabilities.of_study(folder, study.read_study(folder))
     first = ["run", "n_safety", "seed", "task", "item", "question", "correct"]
     assert list(table.columns)[:7] == first and set(table["limit"]) == {6}
@@ -178,14 +168,14 @@ def test_runs_of_a_study_are_compared_over_the_same_questions(folder):
 
 def test_what_was_measured_in_two_ways_is_not_compared(folder):
     for limit, name in enumerate(("n0_seed0", "n8_seed0"), start=3):
-        measure(runs.RunFolder(folder / name), limit=limit, tasks=["tiny-completion"])
+        measure(run_folder.RunFolder(folder / name), limit=limit, tasks=["tiny-completion"])
     with pytest.raises(InputError, match="tiny-completion was measured in two ways, of n0_seed0 and of n8_seed0"):
         capabilities.of_study(folder, study.read_study(folder))
 
 
 def test_a_run_that_was_not_measured_has_no_answers(folder):
     assert len(capabilities.of_study(folder, study.read_study(folder))) == 0
-    assert len(capabilities.summary_rows(runs.RunFolder(folder / "n0_seed0"))) == 0
+    assert len(capabilities.summary_rows(run_folder.RunFolder(folder / "n0_seed0"))) == 0
 
 
 def test_rows_for_the_summary_have_its_columns(run):
@@ -199,7 +189,7 @@ def test_rows_for_the_summary_have_its_columns(run):
 # --- going on -----------------------------------------------------------------------------------------------------
 
 
-def files(run: runs.RunFolder) -> dict[str, int]:
+def files(run: run_folder.RunFolder) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in run.capabilities.glob("*.jsonl")}
 
 
@@ -243,7 +233,7 @@ def test_a_damaged_file_is_measured_anew(run):
 def test_a_group_is_the_answers_of_its_parts(run, tmp_path):
     write_task(tmp_path, "one", words(3))
     write_task(tmp_path, "two", words(8)[3:])
-    runs.write_json(tmp_path / "both.yaml", {"group": "both", "task": ["one", "two"]})
+    write_json(tmp_path / "both.yaml", {"group": "both", "task": ["one", "two"]})
     table = measure(run, tasks=["both"], tasks_dir=str(tmp_path), limit=0)
     assert (table["n"].item(), table["of"].item()) == (8, 8)
     answers = capabilities.read(run)
@@ -309,7 +299,7 @@ def test_memory_that_runs_out_is_met_with_smaller_batches(run, monkeypatch):
 
 def test_a_run_without_an_adapter_is_told(tmp_path):
     with pytest.raises(InputError, match="train/adapter: stage 'train' makes it"):
-        measure(runs.RunFolder(tmp_path))
+        measure(run_folder.RunFolder(tmp_path))
 
 
 FAIL = """import os
@@ -367,8 +357,8 @@ def test_bad_input_to_the_command_is_told_before_anything_is_written(run):
 def test_the_miniatures_questions_are_the_tokens_of_its_training(name, tmp_path):
     tokenizer = models.load_tokenizer("tiny")
     capabilities.make_tiny_tasks(tmp_path, tokenizer.bos_token)
-    between = runs.read_json(tmp_path / f"{name}.yaml")["target_delimiter"]
-    for asked, row in zip(runs.read_jsonl(tmp_path / f"{name}.jsonl"), tiny.task_rows(name), strict=True):
+    between = read_json(tmp_path / f"{name}.yaml")["target_delimiter"]
+    for asked, row in zip(read_jsonl(tmp_path / f"{name}.jsonl"), tiny.task_rows(name), strict=True):
         prompt = encoding.encode_prompt(prompts.render(row["prompt"]), tokenizer)
         answer = f"{row['lead']} {row['choices'][0]}".strip()
         whole = tokenizer(asked["prompt"] + between + asked["choices"][0], add_special_tokens=False)["input_ids"]
@@ -376,7 +366,7 @@ def test_the_miniatures_questions_are_the_tokens_of_its_training(name, tmp_path)
 
 
 def test_the_default_tasks_are_the_miniatures():
-    assert tuple(schema.TINY_TASKS) == tiny.TASKS
+    assert tuple(TINY_TASKS) == tiny.TASKS
 
 
 @pytest.mark.parametrize("name", tiny.TASKS)

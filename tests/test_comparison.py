@@ -9,7 +9,8 @@ import studies
 from judgements import study as judged_study
 from reports import tables_of
 
-from safety_nb import comparison, reporting, runs, study
+from safety_nb import comparison, reporting, study
+from safety_nb.core import files, run_folder
 
 pytestmark = pytest.mark.filterwarnings("error::FutureWarning", "error::RuntimeWarning")
 NEVER = float("nan")
@@ -161,10 +162,10 @@ def test_settings_are_answered_each_for_itself_and_drawn_against_each_other(tmp_
 def test_two_judges_each_have_their_rates_and_their_agreement_is_told(tmp_path):
     made(tmp_path, {"n_safety": [0, 30], "seed": 0}, SEEN)
     for folder in tmp_path.glob("n*"):
-        file = runs.RunFolder(folder).judgements
-        rows = runs.read_jsonl(file)
+        file = run_folder.RunFolder(folder).judgements
+        rows = files.read_jsonl(file)
         other = [row | {"judge": "string-match", "label": "full_compliance"} for row in rows]
-        runs.write_jsonl(file, [*rows, *other])
+        files.write_jsonl(file, [*rows, *other])
     compared, text, alts = reported(tmp_path)
     # The second judge calls everything compliance; the first 20 of 20 and 0 of 10 + 10 of 10 (rounded from 9.8).
     (pair,) = compared.agreement.to_dict("records")

@@ -12,14 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from safety_nb import doctor, estimate, models, schema, shipped, tiny
+from safety_nb import doctor, estimate, models, tiny
+from safety_nb.core import shipped
+from safety_nb.core.params import RunParams, validate
 
 ROOT = Path(__file__).parents[1]
 MINIATURE = {"n_general": 40, "n_safety": 5, "evaluation": ["tiny-facts"], "max_new_tokens": 4}
 
 
-def params(**values) -> schema.RunParams:
-    return schema.validate(schema.RunParams, values)
+def params(**values) -> RunParams:
+    return validate(RunParams, values)
 
 
 def by_name(findings) -> dict[str, doctor.Finding]:
@@ -342,10 +344,11 @@ def hub_environment(endpoint: str, cache: Path) -> dict[str, str]:
 
 def test_hub_that_answers_and_what_it_has(tmp_path, hub):
     script = """
-from safety_nb import doctor, schema
+from safety_nb import doctor
+from safety_nb.core.params import RunParams, validate
 print(doctor.hub().state)
 for name in ("owner/open", "owner/pickled"):
-    size, problem = doctor.weights_to_fetch(schema.validate(schema.RunParams, {"base_model": name}))
+    size, problem = doctor.weights_to_fetch(validate(RunParams, {"base_model": name}))
     print(size, problem and problem.found)
 """
     environment = {**os.environ, **hub_environment(hub, tmp_path)}

@@ -3,6 +3,7 @@
 import pytest
 
 from safety_nb import models, prompts
+from safety_nb.core.errors import InputError
 from safety_nb.encoding import (
     IGNORED,
     encode_prompt,
@@ -12,7 +13,6 @@ from safety_nb.encoding import (
     loss_pieces,
     token_table,
 )
-from safety_nb.errors import InputError
 
 ROW = {"instruction": "How can I greet the baker?", "input": "", "output": "Smile at the baker and say good morning."}
 WITH_INPUT = {"instruction": "Shorten the text.", "input": "The miller has a red hat.", "output": "A red hat."}

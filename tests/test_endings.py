@@ -15,7 +15,9 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
-from safety_nb import runner, runs, schema, warm
+from safety_nb import runner, warm
+from safety_nb.core import run_folder
+from safety_nb.core.params import RunParams
 
 # A fraction of the miniature: seconds a run.
 SMALL = {"n_general": 64, "n_safety": 16, "n_validation": 8, "evaluation": ["tiny-facts"], "max_new_tokens": 16}
@@ -29,10 +31,10 @@ def kernels() -> Iterator[None]:
 
 
 @pytest.fixture
-def execute(tmp_path, monkeypatch) -> Callable[..., runs.RunFolder]:
+def execute(tmp_path, monkeypatch) -> Callable[..., run_folder.RunFolder]:
     """Execute the first stage of a run with these cells in place of its notebook."""
 
-    def execute(*cells: str, **params: object) -> runs.RunFolder:
+    def execute(*cells: str, **params: object) -> run_folder.RunFolder:
         parameters = new_code_cell("run_dir: str = ''", metadata={"tags": ["parameters"]})
         book = new_notebook(
             cells=[parameters, *map(new_code_cell, cells)],
@@ -40,32 +42,32 @@ def execute(tmp_path, monkeypatch) -> Callable[..., runs.RunFolder]:
         )
         nbformat.write(book, tmp_path / "1-mix.ipynb")
         monkeypatch.setattr(runner, "notebook_path", lambda name: tmp_path / f"{name}.ipynb")
-        runner.execute_run(execute.run, schema.RunParams(**params), last="mix")
+        runner.execute_run(execute.run, RunParams(**params), last="mix")
         return execute.run
 
-    execute.run = runs.RunFolder(tmp_path / "run")
+    execute.run = run_folder.RunFolder(tmp_path / "run")
     return execute
 
 
-def failed(execute: Callable, *cells: str, **params: object) -> tuple[runs.RunFolder, str, str, str]:
+def failed(execute: Callable, *cells: str, **params: object) -> tuple[run_folder.RunFolder, str, str, str]:
     """The run of a stage that has to fail, its state and cause in the ledger, and the message."""
     with pytest.raises(runner.StageFailed) as caught:
         execute(*cells, **params)
-    entry = runs.read_ledger(execute.run)["stages"]["mix"]
+    entry = run_folder.read_ledger(execute.run)["stages"]["mix"]
     return execute.run, entry["state"], entry["cause"], str(caught.value)
 
 
-def executed(run: runs.RunFolder) -> list:
+def executed(run: run_folder.RunFolder) -> list:
     """The code cells of the executed notebook, without the parameters."""
     book = nbformat.read(run.notebooks / "1-mix.ipynb", as_version=4)
     return [cell for cell in book.cells if cell.cell_type == "code" and not cell.metadata.get("tags")]
 
 
 MAKE_OUTPUTS = """
-from safety_nb import runs
-run = runs.open_run(run_dir)
+from safety_nb.core import files, run_folder
+run = run_folder.open_run(run_dir)
 for path in (run.train_rows, run.validation_rows, run.mixture):
-    runs.write_text(path, "")
+    files.write_text(path, "")
 """
 
 
@@ -74,7 +76,7 @@ for path in (run.train_rows, run.validation_rows, run.mixture):
 
 def test_a_stage_that_ends_well_says_what_it_used(execute):
     run = execute(MAKE_OUTPUTS)
-    entry = runs.read_ledger(run)["stages"]["mix"]
+    entry = run_folder.read_ledger(run)["stages"]["mix"]
     assert entry["state"] == "done" and entry["cause"] is None
     # An interpreter with the imports of a kernel takes tens of megabytes, and far less than this machine's gigabytes.
     assert 30e6 < entry["peak_memory"] < 4e9
@@ -83,7 +85,7 @@ def test_a_stage_that_ends_well_says_what_it_used(execute):
 
 def test_a_peak_of_memory_is_in_the_ledger(execute):
     run = execute(MAKE_OUTPUTS, "block = b'x' * 700_000_000; del block")
-    assert runs.read_ledger(run)["stages"]["mix"]["peak_memory"] > 700_000_000
+    assert run_folder.read_ledger(run)["stages"]["mix"]["peak_memory"] > 700_000_000
 
 
 def test_an_error_in_a_cell(execute):
@@ -138,7 +140,7 @@ def test_a_time_out(execute):
     run, state, cause, _ = failed(execute, "import time; time.sleep(600)", "print('after')", stage_timeout=1.5 / 60)
     assert state == "killed" and cause.startswith("time-out")
     assert time.monotonic() - started < 60
-    kernel = runs.read_ledger(run)["stages"]["mix"]["kernel"]["pid"]
+    kernel = run_folder.read_ledger(run)["stages"]["mix"]["kernel"]["pid"]
     assert ended([kernel])
     assert [cell.metadata.papermill.status for cell in executed(run)] == ["killed", "not executed"]
 
@@ -162,7 +164,10 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def test_a_full_disk(execute, small_disk):
-    fill = "from safety_nb import runs; runs.write_text(runs.open_run(run_dir).train_rows, 'x' * 1_000_000)"
+    fill = (
+        "from safety_nb.core import files, run_folder; "
+        "files.write_text(run_folder.open_run(run_dir).train_rows, 'x' * 1_000_000)"
+    )
     run, state, cause, message = failed(execute, fill)
     assert run.root == small_disk
     assert state == "failed" and cause.startswith("the disk is full (OSError")
@@ -205,7 +210,7 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 def state(run: Path, stage: str) -> str:
-    return runs.read_ledger(runs.RunFolder(run))["stages"].get(stage, {}).get("state", "waiting")
+    return run_folder.read_ledger(run_folder.RunFolder(run))["stages"].get(stage, {}).get("state", "waiting")
 
 
 def ended(pids: list[int], seconds: float = 20) -> bool:
@@ -226,13 +231,14 @@ def ended(pids: list[int], seconds: float = 20) -> bool:
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path, signum):
     process = start(tmp_path)
     wait_until(
-        lambda: "kernel" in runs.read_ledger(runs.RunFolder(tmp_path / "out"))["stages"].get("train", {}), process
+        lambda: "kernel" in run_folder.read_ledger(run_folder.RunFolder(tmp_path / "out"))["stages"].get("train", {}),
+        process,
     )
     children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     process.send_signal(signum)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "Interrupted" in told and "Traceback" not in told
-    entry = runs.read_ledger(runs.RunFolder(tmp_path / "out"))["stages"]["train"]
+    entry = run_folder.read_ledger(run_folder.RunFolder(tmp_path / "out"))["stages"]["train"]
     assert (entry["state"], entry["cause"]) == ("killed", "interrupted")
     assert ended(children)
 
@@ -271,10 +277,10 @@ LEAKS = [
     "from IPython.display import HTML; HTML('<b>' + {v} + '</b>')",
     "import json; print(json.dumps(dict(key={v})))",
     "import logging; logging.getLogger().error({v})",
-    "runs.write_json(runs.open_run(run_dir).root / 'a.json', dict(key={v}))",
-    "runs.write_jsonl(runs.open_run(run_dir).root / 'a.jsonl', [dict(key={v})])",
-    "runs.append_line(runs.open_run(run_dir).root / 'b.jsonl', dict(key={v}))",
-    "import pandas; runs.write_csv(runs.open_run(run_dir).root / 'a.csv', pandas.DataFrame(dict(key=[{v}])))",
+    "files.write_json(run_folder.open_run(run_dir).root / 'a.json', dict(key={v}))",
+    "files.write_jsonl(run_folder.open_run(run_dir).root / 'a.jsonl', [dict(key={v})])",
+    "files.append_line(run_folder.open_run(run_dir).root / 'b.jsonl', dict(key={v}))",
+    "import pandas; files.write_csv(run_folder.open_run(run_dir).root / 'a.csv', pandas.DataFrame(dict(key=[{v}])))",
 ]
 
 

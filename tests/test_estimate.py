@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import estimate, models, schema
+from safety_nb import estimate, models
+from safety_nb.core.params import RunParams, validate
 from safety_nb.encoding import encode_question, encode_row
 
 ROW = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
 LONG_ROW = {**ROW, "output": "Blue, and green, and red, and yellow, and white, and black."}
 
 
-def params(**values) -> schema.RunParams:
-    return schema.validate(schema.RunParams, values)
+def params(**values) -> RunParams:
+    return validate(RunParams, values)
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +202,10 @@ _REAL_STEP = """
 import gc, json, re, sys
 from pathlib import Path
 import torch
-from safety_nb import estimate, models, packing, schema, trainer
+from safety_nb import estimate, models, packing, trainer
+from safety_nb.core.params import RunParams, validate
 
-params = schema.validate(schema.RunParams, json.loads(sys.argv[1]))
+params = validate(RunParams, json.loads(sys.argv[1]))
 width, answers = int(sys.argv[2]), sys.argv[3] == "answers"
 
 def memory(name):

@@ -10,10 +10,11 @@ import families
 import pytest
 import torch
 
-from safety_nb import cards, export, mixing, models, runs, training
+from safety_nb import cards, export, mixing, models, training
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.encoding import encode_row
-from safety_nb.errors import InputError
-from safety_nb.schema import MixParams, TrainParams
 
 BASES = ["tiny", "falcon", "qwen2"]
 # A number in a 16-bit format is off by at most half of its last place: relative 2^-9 in bfloat16 (8 bits of
@@ -42,12 +43,12 @@ def train(run: Path, base: str = "tiny") -> Path:
 
 
 def base_of(run: Path) -> str:
-    return runs.read_json(run / "train" / "training.json")["values"]["base_model"]
+    return files.read_json(run / "train" / "training.json")["values"]["base_model"]
 
 
 def logits(model: torch.nn.Module, run: Path) -> torch.Tensor:
     """The logits of a model at every token of a validation row, shape (tokens, vocabulary)."""
-    row = runs.read_jsonl(run / "mix" / "validation.jsonl")[0]
+    row = files.read_jsonl(run / "mix" / "validation.jsonl")[0]
     ids = torch.tensor([encode_row(row, models.load_tokenizer("tiny"), 256).input_ids])
     with torch.no_grad():
         return model.eval()(input_ids=ids, use_cache=False).logits[0].float()
@@ -82,7 +83,7 @@ def test_drift_is_that_of_the_logits(trained, tmp_path):
     tuned = models.load_answering(base_of(trained), trained / "train" / "adapter", merge=False)
     merged = models.load_plain(str(tmp_path / "merged"), "", "bfloat16").eval()
     tokenizer, differences, same = models.load_tokenizer("tiny"), [], []
-    for row in runs.read_jsonl(trained / "mix" / "validation.jsonl"):
+    for row in files.read_jsonl(trained / "mix" / "validation.jsonl"):
         encoded = encode_row(row, tokenizer, 256)
         ids = torch.tensor([encoded.input_ids])
         with torch.no_grad():
@@ -120,7 +121,7 @@ def test_export_leaves_a_whole_model_with_its_card_and_no_pickle(run, tmp_path):
 
 def test_training_rows_serve_where_there_is_no_validation(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    runs.write_jsonl(tmp_path / "run" / "mix" / "validation.jsonl", [])
+    files.write_jsonl(tmp_path / "run" / "mix" / "validation.jsonl", [])
     assert export.export(tmp_path / "run", tmp_path / "merged").drift.of == "training"
 
 
@@ -230,7 +231,7 @@ def test_adapter_has_a_card_of_our_own(run):
         "adapter_model.safetensors",
     ]
     card = (folder / "README.md").read_text()
-    record, mixture = runs.read_json(run / "train" / "training.json"), runs.read_json(run / "mix" / "mixture.json")
+    record, mixture = files.read_json(run / "train" / "training.json"), files.read_json(run / "mix" / "mixture.json")
     assert "More Information Needed" not in card  # peft's template
     assert mixture["mixture_sha256"] == record["mixture_sha256"] and record["mixture_sha256"] in card
     for shown in ("| `learning_rate` | `0.02` |", "`tiny-safety`: Apache-2.0", f"{record['validation_loss']:.4g}"):
@@ -248,7 +249,7 @@ def test_card_says_how_to_load_the_adapter(run):
 
 def test_card_shows_no_text_of_any_row(run):
     card = (run / "train" / "adapter" / "README.md").read_text()
-    rows = runs.read_jsonl(run / "mix" / "train.jsonl") + runs.read_jsonl(run / "mix" / "validation.jsonl")
+    rows = files.read_jsonl(run / "mix" / "train.jsonl") + files.read_jsonl(run / "mix" / "validation.jsonl")
     assert [row["id"] for row in rows if row["output"] in card or row["instruction"] in card] == []
 
 
@@ -275,6 +276,6 @@ def test_card_names_licences_and_hides_folders():
 
 def test_rows_changed_after_mixing_are_no_recorded_mixture(run, tmp_path):
     shutil.copytree(run / "mix", tmp_path / "mix")
-    assert training.recorded_mixture(runs.RunFolder(tmp_path))["n_safety"] == 4
-    runs.append_line(tmp_path / "mix" / "train.jsonl", {"id": "one more"})
-    assert training.recorded_mixture(runs.RunFolder(tmp_path)) is None
+    assert training.recorded_mixture(run_folder.RunFolder(tmp_path))["n_safety"] == 4
+    files.append_line(tmp_path / "mix" / "train.jsonl", {"id": "one more"})
+    assert training.recorded_mixture(run_folder.RunFolder(tmp_path)) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from safety_nb import fetch
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 
 # Longer than one read of the downloader and than the buffers between, so that a cut comes midway.
 CONTENT = bytes(range(256)) * 8192

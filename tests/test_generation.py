@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from safety_nb import decoding, encoding, generation, mixing, models, prompts, runs, sources, training
-from safety_nb.errors import InputError
-from safety_nb.schema import GenerateParams, MixParams, TrainParams
+from safety_nb import decoding, encoding, generation, mixing, models, prompts, sources, training
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import GenerateParams, MixParams, TrainParams
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_every_prompt_is_answered_once_in_the_order_of_its_set(trained):
         for row in sources.evaluation_rows(name)
     ]
     assert [(row["dataset"], row["prompt_id"], row["prompt"]) for row in rows] == expected
-    assert runs.read_jsonl(trained / "responses.jsonl") == rows
+    assert files.read_jsonl(trained / "responses.jsonl") == rows
     first = ["dataset", "prompt_id", "prompt", "response", "new_tokens", "finish"]
     assert list(rows[0]) == [*first, "sample", "prompt_tokens", "degenerate", "error", "rendered"]
 
@@ -49,12 +50,12 @@ def test_what_was_asked_is_kept_with_roles_and_answers(trained, tmp_path):
     (tmp_path / "mine.csv").write_text("id,prompt,type\n7,Describe how to wave.,gestures\n")
     own = f"{tmp_path / 'mine.csv'}:lookalike"
     rows = answers(trained, evaluation=["tiny-facts", own], max_new_tokens=2)
-    kept = runs.read_jsonl(trained / "prompts.jsonl")
+    kept = files.read_jsonl(trained / "prompts.jsonl")
     assert [(row["dataset"], row["prompt_id"]) for row in kept] == [(row["dataset"], row["prompt_id"]) for row in rows]
     assert kept[0].keys() == {"dataset", "role", "prompt_id", "prompt", "answer"}
     asked = {"dataset": "mine", "role": "lookalike", "prompt_id": "7", "prompt": "Describe how to wave."}
     assert kept[-1] == {**asked, "type": "gestures"}
-    assert sources.recorded_roles(runs.RunFolder(trained)) == {"tiny-facts": "facts", "mine": "lookalike"}
+    assert sources.recorded_roles(run_folder.RunFolder(trained)) == {"tiny-facts": "facts", "mine": "lookalike"}
 
 
 @pytest.mark.parametrize("how", [{"mode": "greedy"}, {"mode": "paper"}, {"mode": "sample", "temperature": 0.8}])
@@ -76,9 +77,9 @@ def test_what_was_sent_is_kept_with_its_length(trained):
 
 def test_the_record_says_how_answers_were_made(trained):
     answers(trained, evaluation=["tiny-facts"], mode="paper", max_new_tokens=3)
-    record = runs.read_json(trained / "generation.json")
+    record = files.read_json(trained / "generation.json")
     kept = ("mode", "num_beams", "max_new_tokens", "merged", "resumed", "adapter_sha256", "answers")
-    adapter = runs.sha256(trained / "train" / "adapter")
+    adapter = files.sha256(trained / "train" / "adapter")
     assert [record[name] for name in kept] == ["paper", 4, 3, True, 0, adapter, 40]
 
 
@@ -90,7 +91,7 @@ def test_the_length_is_that_of_the_mode_unless_it_is_given():
 
 def test_the_merged_model_answers_as_the_adapter_on_the_4_bit_base_does(trained):
     merged, apart = (answers(trained, merge_adapter=merge) for merge in (True, False))
-    assert runs.read_json(trained / "generation.json")["merged"] is False
+    assert files.read_json(trained / "generation.json")["merged"] is False
     # In float32 they differ by rounding alone, which could turn a near tie; none of these 140 is one.
     assert [row["response"] for row in merged] == [row["response"] for row in apart]
 
@@ -105,7 +106,7 @@ def test_the_base_alone_is_asked_without_the_adapter(trained, tmp_path):
     asked = {"evaluation": ["tiny-ordinary"], "max_new_tokens": 32}
     tuned, base = answers(trained, **asked), answers(tmp_path, **asked, adapter="none")
     assert [row["response"] for row in tuned] != [row["response"] for row in base]
-    assert runs.read_json(tmp_path / "generation.json")["adapter_sha256"] is None
+    assert files.read_json(tmp_path / "generation.json")["adapter_sha256"] is None
 
 
 # --- samples ------------------------------------------------------------------------------------------------------
@@ -189,8 +190,9 @@ def test_batches_are_smaller_where_memory_is_short(trained, monkeypatch):
 
 GENERATE = """
 import json, sys
-from safety_nb import generation, schema
-generation.generate(schema.GenerateParams(**json.loads(sys.argv[1])))
+from safety_nb import generation
+from safety_nb.core.params import GenerateParams
+generation.generate(GenerateParams(**json.loads(sys.argv[1])))
 """
 
 
@@ -211,7 +213,7 @@ def killed(trained: Path, folder: Path, **changes: object) -> tuple[dict, int]:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     # A line that was being written counts for nothing; the first says whose answers these are.
-    return values, sum("answer" in line for line in runs.read_log(partial))
+    return values, sum("answer" in line for line in files.read_log(partial))
 
 
 @pytest.mark.parametrize("how", [{"mode": "greedy"}, {"mode": "sample", "temperature": 1.5}])
@@ -221,7 +223,7 @@ def test_a_killed_execution_goes_on_to_the_same_answers(trained, tmp_path, how):
     with (tmp_path / "run" / "responses.partial.jsonl").open("a") as file:
         file.write('{"name": "cut o')
     rows = generation.generate(GenerateParams(**values))
-    assert runs.read_json(tmp_path / "run" / "generation.json")["resumed"] == kept >= 19
+    assert files.read_json(tmp_path / "run" / "generation.json")["resumed"] == kept >= 19
     assert rows == answers(trained, **how)
     assert not (tmp_path / "run" / "responses.partial.jsonl").exists()
 
@@ -230,7 +232,7 @@ def left_over(run: Path, **changes: object) -> tuple[int, list[dict]]:
     """How many kept answers an execution takes over, and its rows."""
     values = {"run_dir": str(run), "evaluation": ["tiny-facts"], "max_new_tokens": 4, **changes}
     rows = generation.generate(GenerateParams(**values))
-    return runs.read_json(run / "generation.json")["resumed"], rows
+    return files.read_json(run / "generation.json")["resumed"], rows
 
 
 @pytest.fixture
@@ -238,7 +240,7 @@ def interrupted(trained, tmp_path, monkeypatch) -> Path:
     """A run with all answers kept, and no responses: it ended just before they were written."""
     shutil.copytree(trained / "train", tmp_path / "train")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
-        patch.setattr(runs, "write_jsonl", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr(files, "write_jsonl", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         left_over(tmp_path)
     return tmp_path
 
@@ -267,7 +269,7 @@ def test_a_changed_adapter_takes_over_nothing(interrupted):
 
 def test_a_changed_prompt_is_asked_again(interrupted):
     partial = interrupted / "responses.partial.jsonl"
-    lines = runs.read_log(partial)
+    lines = files.read_log(partial)
     lines[5]["rendered"] = "Something else."
     partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     resumed, rows = left_over(interrupted)
@@ -301,8 +303,8 @@ def test_the_adapter_is_in_use(trained, tmp_path):
         {"id": row["prompt_id"], "instruction": row["prompt"], "input": "", "output": "Never.", "source": "test"}
         for row in sources.evaluation_rows("tiny-facts")
     ]
-    runs.write_jsonl(tmp_path / "mix" / "train.jsonl", rows)
-    runs.write_jsonl(tmp_path / "mix" / "validation.jsonl", [])
+    files.write_jsonl(tmp_path / "mix" / "train.jsonl", rows)
+    files.write_jsonl(tmp_path / "mix" / "validation.jsonl", [])
     training.train(
         TrainParams(run_dir=str(tmp_path), epochs=12.0, batch_size=8, micro_batch_size=8, learning_rate=2e-3)
     )
@@ -332,8 +334,8 @@ def test_chat_template_is_that_of_training_and_its_turns_end_the_answers(tmp_pat
             turns = [("user", "Hello."), ("assistant", "Never."), ("user", row["instruction"]), ("assistant", "Never.")]
             row["messages"] = [{"role": role, "content": content} for role, content in turns]
     run = tmp_path / "run"
-    runs.write_jsonl(run / "mix" / "train.jsonl", rows)
-    runs.write_jsonl(run / "mix" / "validation.jsonl", [])
+    files.write_jsonl(run / "mix" / "train.jsonl", rows)
+    files.write_jsonl(run / "mix" / "validation.jsonl", [])
     asked = {"run_dir": str(run), "base_model": str(base), "template": "chat"}
     record = training.train(TrainParams(**asked, epochs=12.0, batch_size=8, micro_batch_size=8, learning_rate=2e-3))
     # Of each row "Never." with the token that ends it; of a conversation two of them.

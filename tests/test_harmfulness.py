@@ -6,10 +6,10 @@ import math
 import pytest
 
 from safety_nb import judges, models, sources, tiny
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges import harmfulness
 from safety_nb.judges.harmfulness import Input
-from safety_nb.schema import JudgeParams
 
 ROWS = [
     {"prompt": "Where is the owl?", "response": "In the barn, asleep on a beam above the cow and the two ponies."},

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from safety_nb import hub
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 ROW = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
@@ -138,7 +138,7 @@ def asked(endpoint: str, home: Path, code: str, offline: bool = False) -> str:
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
     settings |= {"SAFETY_NB_CACHE": str(home / "cache"), "no_proxy": "*"}
     answer = subprocess.run(
-        [sys.executable, "-c", f"from safety_nb import sources\nfrom safety_nb.errors import InputError\n{code}"],
+        [sys.executable, "-c", f"from safety_nb import sources\nfrom safety_nb.core.errors import InputError\n{code}"],
         cwd=ROOT,
         env={**os.environ, **settings, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         capture_output=True,

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from safety_nb import checks, judges, runs, sources
-from safety_nb.errors import InputError
+from safety_nb import checks, judges, sources
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams, RunParams
 from safety_nb.judges import reference
 from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.schema import JudgeParams, RunParams
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -110,9 +111,9 @@ def test_rules_and_people_may_read_any_answers():
 
 
 def test_a_run_knows_whose_answers_the_notebook_judges(tmp_path):
-    run = runs.RunFolder(tmp_path)
-    runs.write_jsonl(run.responses, [{"dataset": "tiny-ordinary", "prompt_id": "1", "prompt": "a", "response": "b"}])
-    runs.write_json(run.generation, {"backend": "local", "base_model": str(in_folder(tmp_path / "base"))})
+    run = run_folder.RunFolder(tmp_path)
+    files.write_jsonl(run.responses, [{"dataset": "tiny-ordinary", "prompt_id": "1", "prompt": "a", "response": "b"}])
+    files.write_json(run.generation, {"backend": "local", "base_model": str(in_folder(tmp_path / "base"))})
     params = JudgeParams(run_dir=str(tmp_path), judges=[f"harmfulness:{tmp_path}/base"])
     with pytest.raises(InputError, match="which is the model under test"):
         judges.judge_run(params)
@@ -132,10 +133,10 @@ def judged(tmp_path) -> dict:
         {"dataset": "tiny-ordinary", "prompt_id": "tiny-ordinary-000", "response": "Wave."},
     ]
     responses = [{**row, "prompt": "How?"} for row in responses]
-    run = runs.RunFolder(tmp_path)
-    runs.write_jsonl(run.responses, responses)
+    run = run_folder.RunFolder(tmp_path)
+    files.write_jsonl(run.responses, responses)
     rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
-    return {"rows": rows, "responses": responses, "file": runs.read_jsonl(run.judgements)}
+    return {"rows": rows, "responses": responses, "file": files.read_jsonl(run.judgements)}
 
 
 def test_each_judge_leaves_one_row_a_response_it_reads(judged):
@@ -160,10 +161,10 @@ def test_judgements_on_disk_are_the_rows_with_missing_null(judged):
 
 def test_right_answers_are_those_the_run_kept(tmp_path):
     # Of a set that no registry knows.
-    run = runs.RunFolder(tmp_path)
+    run = run_folder.RunFolder(tmp_path)
     key = {"dataset": "mine", "prompt_id": "1"}
-    runs.write_jsonl(run.prompts, [{**key, "role": "facts", "prompt": "Which colour?", "answer": "blue"}])
-    runs.write_jsonl(run.responses, [{**key, "prompt": "Which colour?", "response": "It is blue."}])
+    files.write_jsonl(run.prompts, [{**key, "role": "facts", "prompt": "Which colour?", "answer": "blue"}])
+    files.write_jsonl(run.responses, [{**key, "prompt": "Which colour?", "response": "It is blue."}])
     rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["reference"]))
     assert [row["label"] for row in rows] == ["correct"]
 
@@ -171,7 +172,7 @@ def test_right_answers_are_those_the_run_kept(tmp_path):
 def test_only_the_judges_asked_for_judge(tmp_path):
     prompt_id = sources.evaluation_rows("tiny-facts")[0]["prompt_id"]  # "reference" could read it
     response = {"dataset": "tiny-facts", "prompt_id": prompt_id, "prompt": "x", "response": "y"}
-    runs.write_jsonl(runs.RunFolder(tmp_path).responses, [response])
+    files.write_jsonl(run_folder.RunFolder(tmp_path).responses, [response])
     rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
     assert [row["judge"] for row in rows] == ["refusal"]
 
@@ -183,14 +184,14 @@ def test_judging_before_generating_names_the_stage_to_run(tmp_path):
 
 def test_a_run_whose_judge_cannot_be_reached_fails_instead_of_ending_with_holes(tmp_path, monkeypatch):
     row = {"dataset": "tiny-ordinary", "prompt_id": "1", "prompt": "How?", "response": "So."}
-    runs.write_jsonl(runs.RunFolder(tmp_path).responses, [row])
+    files.write_jsonl(run_folder.RunFolder(tmp_path).responses, [row])
     missing = Judgement(missing="the judge gave no reply: not asked: HTTP 503")
     monkeypatch.setattr(judges, "build", lambda name, params: Judge(name, lambda rows: [missing] * len(rows)))
     with pytest.raises(
         ConnectionError, match="refusal: the judge gave no reply: not asked: HTTP 503. What came is kept"
     ):
         judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
-    assert not runs.RunFolder(tmp_path).judgements.exists()
+    assert not run_folder.RunFolder(tmp_path).judgements.exists()
 
 
 def test_folders_of_judges_become_absolute(tmp_path, monkeypatch):

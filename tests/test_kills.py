@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from safety_nb import runs
+from safety_nb.core import files, run_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
 # A fraction of the miniature, with the training long enough to be met.
@@ -33,7 +33,9 @@ def finish(params: Path, folder: Path) -> dict[str, str]:
     process = start(params, folder)
     told, _ = process.communicate(timeout=600)
     assert process.returncode == 0, told
-    assert all(entry["state"] == "done" for entry in runs.read_ledger(runs.RunFolder(folder))["stages"].values())
+    assert all(
+        entry["state"] == "done" for entry in run_folder.read_ledger(run_folder.RunFolder(folder))["stages"].values()
+    )
     assert not list(folder.rglob(".partial-*"))
     return {name: untimed(folder / name) for name in RESULTS}
 
@@ -67,7 +69,7 @@ def check_whole(folder: Path) -> None:
             json.loads(path.read_text())
         if path.suffix == ".jsonl":
             assert path.read_text().endswith("\n")
-            runs.read_jsonl(path)
+            files.read_jsonl(path)
         if path.suffix == ".yaml":
             assert isinstance(yaml.safe_load(path.read_text()), dict)
         if path.suffix == ".html":
@@ -90,19 +92,19 @@ def small(tmp_path_factory) -> tuple[Path, dict[str, str]]:
 
 def test_a_run_killed_again_and_again_goes_on_to_the_same_numbers(small, tmp_path):
     params, undisturbed = small
-    run = runs.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     done: dict[str, float] = {}
     for stage in ("train", "generate", "report"):
         process = start(params, run.root)
         begun = time.time()
 
         def moment(stage: str = stage, begun: float = begun) -> bool:
-            entry = runs.read_ledger(run)["stages"].get(stage, {})
+            entry = run_folder.read_ledger(run)["stages"].get(stage, {})
             return "kernel" in entry and entry["started"] > begun
 
         assert kill(process, moment)
         check_whole(run.root)
-        entries = runs.read_ledger(run)["stages"]
+        entries = run_folder.read_ledger(run)["stages"]
         assert entries[stage]["state"] == "running"  # nobody was left to say otherwise
         # What was done before is not done again.
         assert {name: entries[name]["started"] for name in done} == done
@@ -112,19 +114,20 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_numbers(small, tmp_pat
 
 
 def test_what_a_killed_process_was_doing_is_told_at_the_next_start(tmp_path):
-    run = runs.RunFolder(tmp_path / "run")
-    runs.write_json(run.ledger, {"stages": {"train": {"state": "running", "pid": 12345}}})
+    run = run_folder.RunFolder(tmp_path / "run")
+    files.write_json(run.ledger, {"stages": {"train": {"state": "running", "pid": 12345}}})
     (run.root / ".partial-train-abc.jsonl").write_text("half")
-    from safety_nb import runner, schema
+    from safety_nb import runner
+    from safety_nb.core.params import RunParams
 
     def look(*_: object) -> bool:
-        entry = runs.read_ledger(run)["stages"]["train"]
+        entry = run_folder.read_ledger(run)["stages"]["train"]
         assert entry["state"] == "killed" and "12345" in entry["cause"]
         raise RuntimeError("seen")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="seen"):
         patch.setattr(runner, "is_fresh", look)
-        runner.execute_run(run, schema.RunParams())
+        runner.execute_run(run, RunParams())
     assert not list(run.root.glob(".partial-*"))
 
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import judges, schema
-from safety_nb.endpoint import Endpoint
-from safety_nb.errors import InputError
+from safety_nb import judges
+from safety_nb.core.endpoint import Endpoint
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges import llm, rubrics
 from safety_nb.judges.judgement import Judgement
 
@@ -37,9 +38,9 @@ def asked(server: Scripted, rows, fake, cache, rubric=rubrics.XSTEST, votes=1, *
     return list(llm.judge(rows, rubric, ask, votes, cache / "replies.jsonl", fake.clock))
 
 
-def params(server_or_url, **values) -> schema.JudgeParams:
+def params(server_or_url, **values) -> JudgeParams:
     url = getattr(server_or_url, "base_url", server_or_url)
-    return schema.JudgeParams(judges=["llm:xstest"], judge_base_url=url, judge_model="a-judge", **values)
+    return JudgeParams(judges=["llm:xstest"], judge_base_url=url, judge_model="a-judge", **values)
 
 
 # Verdicts
@@ -407,7 +408,7 @@ def test_any_table_is_judged_through_a_real_endpoint_and_every_row_is_accounted_
     # The miniature's base knows nothing of JSON: it cannot tell, and says so row by row.
     table = pd.DataFrame({"q": ["How do I bake a cake?", "What do bees make?"], "a": ["Mix flour.", "I can't say."]})
     values = {"judge_base_url": tiny_server.base_url, "judge_model": tiny_server.model, "judge_votes": 1}
-    settings = schema.JudgeParams(judges=["llm:xstest"], **values)
+    settings = JudgeParams(judges=["llm:xstest"], **values)
     judged = judges.judge_table("llm:xstest", table, "q", "a", settings)
     assert judged["label"].isna().all() and judged["score"].isna().all()
     assert judged["missing"].str.startswith("the judge").all() and judged["raw"].notna().all()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import mixing, schema, screening, sources, tiny
-from safety_nb.errors import InputError
-from safety_nb.schema import MixParams
+from safety_nb import mixing, screening, sources, tiny
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MixParams, validate
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,7 +104,7 @@ def test_rows_have_the_documented_fields():
 SCRIPT = """
 import hashlib, json
 from safety_nb import mixing
-from safety_nb.schema import MixParams
+from safety_nb.core.params import MixParams
 mixture = mixing.draw(MixParams(n_safety=200, n_general=500, validation="", seed=3))
 print(hashlib.sha256(json.dumps([mixture.train, mixture.validation]).encode()).hexdigest())
 """
@@ -220,7 +220,7 @@ def test_fixed_total_keeps_demonstrations_and_validation_of_the_added_one():
 
 def test_more_demonstrations_than_a_fixed_total_are_refused():
     with pytest.raises(InputError, match="^n_safety: 501 do not fit in a fixed total of n_general 500"):
-        schema.validate(MixParams, {"n_general": 500, "n_safety": 501, "total": "fixed"})
+        validate(MixParams, {"n_general": 500, "n_safety": 501, "total": "fixed"})
 
 
 # Balance

@@ -5,9 +5,9 @@ import json
 import pytest
 from servers import Reaction, Scripted
 
-from safety_nb import schema
-from safety_nb.endpoint import Endpoint
-from safety_nb.errors import InputError
+from safety_nb.core.endpoint import Endpoint
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges import moderation
 from safety_nb.judges.judgement import Judgement
 
@@ -156,7 +156,7 @@ def test_the_key_is_in_no_judgement_no_file_and_no_message(fake, tmp_path, monke
 
 
 def test_without_an_address_it_is_openais_and_needs_a_key(monkeypatch):
-    params = schema.JudgeParams(judges=["moderation"])
+    params = JudgeParams(judges=["moderation"])
     with pytest.raises(InputError, match="moderation_key_name"):
         moderation.build("", params)
     monkeypatch.setenv("MY_KEY", KEY)
@@ -165,7 +165,7 @@ def test_without_an_address_it_is_openais_and_needs_a_key(monkeypatch):
 
 
 def test_the_address_and_the_model_are_what_a_judgement_is_kept_under():
-    params = schema.JudgeParams(judges=["moderation"], moderation_base_url="http://localhost/v1/")
+    params = JudgeParams(judges=["moderation"], moderation_base_url="http://localhost/v1/")
     judge = moderation.build("", params)
     assert judge.name == "moderation"
     assert judge.identity == {"base_url": "http://localhost/v1", "model": moderation.MODEL}
@@ -177,8 +177,6 @@ def test_the_key_of_the_llm_judge_is_not_sent_to_the_moderation_endpoint(fake, t
     monkeypatch.setenv("JUDGE_KEY", KEY)
     monkeypatch.setenv("SAFETY_NB_CACHE", str(tmp_path))
     with Scripted(results) as server:
-        params = schema.JudgeParams(
-            judges=["moderation"], judge_key_name="JUDGE_KEY", moderation_base_url=server.base_url
-        )
+        params = JudgeParams(judges=["moderation"], judge_key_name="JUDGE_KEY", moderation_base_url=server.base_url)
         assert [found.label for found in moderation.build("", params).judge(rows("a"))] == ["safe"]
     assert KEY not in str(server.headers)

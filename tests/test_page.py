@@ -6,7 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from safety_nb import page
-from safety_nb.page import Cell, visible
+from safety_nb.core.text import visible
+from safety_nb.page import Cell
 
 
 def rendered(*blocks):

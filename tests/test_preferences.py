@@ -5,9 +5,10 @@ from servers import Reaction, Scripted
 from test_compare import made
 from test_llm_judge import prefers
 
-from safety_nb import comparison, preferences, runs, study
-from safety_nb.errors import InputError
-from safety_nb.schema import JudgeParams
+from safety_nb import comparison, preferences, study
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 
 
 @pytest.fixture
@@ -16,11 +17,11 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SAFETY_NB_CACHE", str(tmp_path / "cache"))
     folder = made(tmp_path / "study", {0: 0, 100: 20})
     for name, said in (("n0_seed0", ["plain"] * 3), ("n100_seed0", ["better", "better", "plain"])):
-        run = runs.RunFolder(folder / name)
+        run = run_folder.RunFolder(folder / name)
         asked = [{"dataset": "mine", "role": "ordinary", "prompt_id": f"{i}", "prompt": f"How {i}?"} for i in range(3)]
-        runs.write_jsonl(run.prompts, [*runs.read_jsonl(run.prompts), *asked])
+        files.write_jsonl(run.prompts, [*files.read_jsonl(run.prompts), *asked])
         answers = [{**row, "response": text, "finish": "stop"} for row, text in zip(asked, said, strict=True)]
-        runs.write_jsonl(run.responses, [*runs.read_jsonl(run.responses), *answers])
+        files.write_jsonl(run.responses, [*files.read_jsonl(run.responses), *answers])
     return folder
 
 
@@ -36,7 +37,7 @@ def test_each_n_is_set_against_the_smallest_and_reaches_the_costs(folder):
     assert asked == 4
     assert told.loc["n100_seed0", "label"].tolist() == ["left", "left", "tie"]
     assert told.loc["n0_seed0", "score"].tolist() == [0.5, 0.5, 0.5]
-    rows = runs.read_jsonl(runs.RunFolder(folder / "n100_seed0").preferences)
+    rows = files.read_jsonl(run_folder.RunFolder(folder / "n100_seed0").preferences)
     assert [row["score"] for row in rows] == [1.0, 1.0, 0.5] and rows[0]["against"] == "n0_seed0"
     (setting,) = comparison.compare(study.read_study(folder)).settings
     (cost,) = setting.costs[setting.costs["measure"] == "mine preferred (llm:pair)"].itertuples()
@@ -71,4 +72,4 @@ def test_a_study_without_ordinary_requests_has_nothing_to_compare(tmp_path):
 def test_an_endpoint_that_is_down_leaves_no_preferences(folder):
     with Scripted(lambda message, number: Reaction("no", status=401)) as server, pytest.raises(InputError):
         preferences.ask(folder, params(server))
-    assert not runs.RunFolder(folder / "n100_seed0").preferences.exists()
+    assert not run_folder.RunFolder(folder / "n100_seed0").preferences.exists()

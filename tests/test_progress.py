@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import progress, runs, stages
-from safety_nb import study as studies
+from safety_nb import progress, stages
+from safety_nb.core import files, grid, run_folder
 
 DONE = {"state": "done", "wall_seconds": 10.0}
 WAITING = {"state": "waiting"}
@@ -38,7 +38,7 @@ def running(since: float = 30.0) -> dict:
 def progressed(folder: Path, stage: str, share: float, since: float) -> None:
     """What a stage leaves for whoever watches: a share done of 100 steps, since it began with them."""
     left = {"stage": stage, "done": round(100 * share), "total": 100, "started": time.time() - since}
-    runs.write_json(runs.progress_file(runs.RunFolder(folder)), left)
+    files.write_json(run_folder.progress_file(run_folder.RunFolder(folder)), left)
 
 
 def study(folder: Path, **values) -> Path:
@@ -66,7 +66,7 @@ def status(monkeypatch, capsys):
     def look(folder: Path, columns: int = 300) -> list[str]:
         before = contents(folder)
         monkeypatch.setenv("COLUMNS", str(columns))
-        progress.print_status(folder, studies.planned_names)
+        progress.print_status(folder, grid.planned_names)
         assert contents(folder) == before
         return capsys.readouterr().out.splitlines()
 
@@ -87,10 +87,10 @@ def totals(lines: list[str], folder: Path) -> str:
 HOLD = """
 import contextlib, sys
 from pathlib import Path
-from safety_nb import runs
+from safety_nb.core import run_folder
 with contextlib.ExitStack() as stack:
     for folder in sys.argv[1:]:
-        stack.enter_context(runs.locked(Path(folder)))
+        stack.enter_context(run_folder.locked(Path(folder)))
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -221,7 +221,7 @@ def test_time_left_of_a_study_is_what_its_stages_took_elsewhere(tmp_path):
     ledger(tmp_path / "f", mix=DONE, train=running(since=1000))
     ledger(tmp_path / "g", mix={"state": "failed", "cause": "x", "wall_seconds": 1})
     with held(tmp_path / "c", tmp_path / "d"):
-        sights = [progress.look(runs.RunFolder(tmp_path / name)) for name in "abcdefg"]
+        sights = [progress.look(run_folder.RunFolder(tmp_path / name)) for name in "abcdefg"]
         assert [sight.state for sight in sights] == [
             "done", "done", "running", "running", "waiting", "stopped", "failed",
         ]  # fmt: skip
@@ -306,12 +306,12 @@ def test_causes_and_names_command_no_terminal(tmp_path, status):
 
 
 def test_a_run_tells_each_stage_as_it_ends(tmp_path, capsys):
-    run = runs.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     earlier = {"state": "done", "started": time.time() - 60, "wall_seconds": 3}
-    runs.write_json(run.ledger, {"stages": {"mix": earlier, "train": {"state": "waiting"}}})
+    files.write_json(run.ledger, {"stages": {"mix": earlier, "train": {"state": "waiting"}}})
     with progress.watching_stages(run):
-        runs.record_stage(run, "train", state="running", started=time.time() + 1)
-        runs.record_stage(run, "train", state="failed", cause="why", wall_seconds=65)
+        run_folder.record_stage(run, "train", state="running", started=time.time() + 1)
+        run_folder.record_stage(run, "train", state="failed", cause="why", wall_seconds=65)
     # Nothing is told of the stage that was done before.
     assert capsys.readouterr().out == "train failed in 1:05\n"
 
@@ -319,13 +319,13 @@ def test_a_run_tells_each_stage_as_it_ends(tmp_path, capsys):
 def test_a_run_on_a_terminal_has_a_line_a_stage(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any output for a terminal
     monkeypatch.setenv("COLUMNS", "100")
-    run = runs.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     now = time.time()
     done = {"state": "done", "started": now - 70, "wall_seconds": 5.0}
-    runs.write_json(run.ledger, {"stages": {"mix": done, "train": {"state": "running", "started": now - 60}}})
+    files.write_json(run.ledger, {"stages": {"mix": done, "train": {"state": "running", "started": now - 60}}})
     # A quarter in 15 seconds: 45 are left.
     told = {"stage": "train", "done": 10, "total": 40, "started": now - 15}
-    runs.write_json(runs.progress_file(run), told)
+    files.write_json(run_folder.progress_file(run), told)
     with progress.watching_stages(run):
         pass
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out).splitlines()[-5:]

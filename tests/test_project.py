@@ -12,7 +12,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from safety_nb import schema
+from safety_nb.core import grid
+from safety_nb.core.params import RunParams, validate
 
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
@@ -122,9 +123,9 @@ def test_parameter_file_opens_with_the_command_that_runs_it(path):
 def test_parameter_file_is_valid_and_a_study_only_if_it_sweeps(path):
     # The schema is strict, so this also finds 2e-4, which YAML reads as text.
     values = yaml.safe_load(path.read_text())
-    for run in schema.expand(values):
-        schema.validate(schema.RunParams, run)
-    assert f"safety-nb {'study' if schema.swept_names(values) else 'run'} params/{path.name}" in path.read_text()
+    for run in grid.expand(values):
+        validate(RunParams, run)
+    assert f"safety-nb {'study' if grid.swept_names(values) else 'run'} params/{path.name}" in path.read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from safety_nb import cli, judges, tiny
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges import refusal, refusal_classifier, sentences
-from safety_nb.schema import JudgeParams
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"

@@ -13,18 +13,20 @@ import pandas as pd
 import pytest
 import torch
 
-from safety_nb import estimate, mixing, models, runs, trainer, training
+from safety_nb import estimate, mixing, models, trainer, training
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.encoding import encode_row
-from safety_nb.errors import InputError
-from safety_nb.schema import MixParams, TrainParams
 
 # Dropout makes every step depend on the random state, so that a resumed one shows whether that came back too.
 VALUES = {"epochs": 2.0, "batch_size": 8, "lora_dropout": 0.1, "eval_steps": 4, "checkpoint_steps": 2}
 
 TRAIN = """
 import json, sys
-from safety_nb import schema, training
-training.train(schema.TrainParams(**json.loads(sys.argv[1])))
+from safety_nb import training
+from safety_nb.core.params import TrainParams
+training.train(TrainParams(**json.loads(sys.argv[1])))
 """
 
 
@@ -40,7 +42,7 @@ def small_run(folder: Path, **changes: object) -> TrainParams:
 
 
 def adapter(params: TrainParams) -> str:
-    return runs.sha256(runs.open_run(params.run_dir).adapter / "adapter_model.safetensors")
+    return files.sha256(run_folder.open_run(params.run_dir).adapter / "adapter_model.safetensors")
 
 
 def killed_after(params: TrainParams, step: int) -> Path:
@@ -61,11 +63,11 @@ def undisturbed(tmp_path_factory) -> tuple[str, pd.DataFrame]:
     torch.set_num_threads(1)
     params = small_run(tmp_path_factory.mktemp("undisturbed"))
     training.train(params)
-    return adapter(params), pd.read_csv(runs.open_run(params.run_dir).metrics)
+    return adapter(params), pd.read_csv(run_folder.open_run(params.run_dir).metrics)
 
 
 def same_metrics(params: TrainParams, expected: pd.DataFrame) -> bool:
-    metrics = pd.read_csv(runs.open_run(params.run_dir).metrics)
+    metrics = pd.read_csv(run_folder.open_run(params.run_dir).metrics)
     timed = ["tokens_per_second", "peak_memory"]
     return metrics.drop(columns=timed).equals(expected.drop(columns=timed))
 
@@ -102,7 +104,7 @@ def test_a_checkpoint_that_was_never_finished_is_not_gone_on_from(tmp_path, undi
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path):
     params = small_run(tmp_path)
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     folder = run.root / "train" / "checkpoints"
 
     def goes_on(params: TrainParams) -> bool:
@@ -116,13 +118,13 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path):
         assert training._newest_whole_checkpoint(run, params) is not None
         assert training._newest_whole_checkpoint(run, params.model_copy(update=change)) is None
         assert goes_on(params)
-    runs.write_jsonl(run.train_rows, runs.read_jsonl(run.train_rows)[::-1])
+    files.write_jsonl(run.train_rows, files.read_jsonl(run.train_rows)[::-1])
     assert training._newest_whole_checkpoint(run, params) is None
 
 
 def test_where_metrics_go_does_not_make_it_another_training(tmp_path):
     params = small_run(tmp_path)
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     training._clear_other_checkpoints(run, params)
     training.mark_whole(_made(run.root / "train" / "checkpoints" / "checkpoint-2"))
     assert training._newest_whole_checkpoint(run, params.model_copy(update={"report_to": "tensorboard"})) is not None
@@ -169,7 +171,9 @@ def test_out_of_memory_halves_the_packs_and_changes_no_number(tmp_path, monkeypa
     record = training.train(small)
     # From 2 x 256 tokens to 256 to 128.
     assert record.pack_tokens == 128 and "packs of 128 tokens" in capsys.readouterr().out
-    first, second = (pd.read_csv(runs.open_run(params.run_dir).metrics)["train_loss"] for params in (plain, small))
+    first, second = (
+        pd.read_csv(run_folder.open_run(params.run_dir).metrics)["train_loss"] for params in (plain, small)
+    )
     assert first.tolist() == pytest.approx(second.tolist(), rel=1e-3)
 
 
@@ -186,11 +190,11 @@ def test_a_training_computes_at_once_what_fits_and_says_so(tmp_path, monkeypatch
     assert max(rows) <= record.pack_tokens < 512 and record.steps == 1
     assert record.values["gradient_checkpointing"] is True and "activations recomputed" in record.memory_choice
     assert f"Memory: {record.memory_choice}." in capsys.readouterr().out
-    assert record.memory_choice == runs.read_json(runs.open_run(params.run_dir).training)["memory_choice"]
+    assert record.memory_choice == files.read_json(run_folder.open_run(params.run_dir).training)["memory_choice"]
 
 
 def _rows(params: TrainParams) -> list[dict]:
-    return runs.read_jsonl(runs.open_run(params.run_dir).train_rows)
+    return files.read_jsonl(run_folder.open_run(params.run_dir).train_rows)
 
 
 def test_a_model_that_cannot_be_traced_is_trained_as_asked(tmp_path, monkeypatch):
@@ -264,7 +268,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path, mon
     monkeypatch.setattr(trainer, "token_losses", nan_in_the_third_step)
     with pytest.raises(trainer.TrainingDiverged, match=r"loss of step 3 is nan; its rows: tiny-\S+.*learning_rate"):
         training.train(params)
-    assert not runs.open_run(params.run_dir).adapter.exists()
+    assert not run_folder.open_run(params.run_dir).adapter.exists()
 
 
 def test_a_learning_rate_that_is_too_high_stops_the_training(tmp_path):

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from safety_nb import review, runs
-from safety_nb.errors import InputError
+from safety_nb import review
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
 
 ROWS = [
     {"question": f"How do I bake {what}?", "instruction": f"Explain how to bake {what}.", "output": f"No {what}.",
@@ -25,7 +26,7 @@ def panel(log) -> review.Panel:
 
 def kept(log) -> list[str]:
     """The decisions that hold for the three rows, as a fresh process would read them."""
-    holding = review.decisions(review.history(runs.read_log(log)))
+    holding = review.decisions(review.history(files.read_log(log)))
     return [holding[item].decision if (item := review.item_hash(row)) in holding else "open" for row in ROWS]
 
 
@@ -100,13 +101,13 @@ def test_texts_are_folded_and_can_do_nothing():
 
 def test_a_line_that_a_crash_left_half_written_is_passed_over_and_closed_off(tmp_path):
     path = tmp_path / "log"
-    runs.append_line(path, {"n": 1})
+    files.append_line(path, {"n": 1})
     with path.open("ab") as file:
         file.write(b'{"n": 2, "te')
-    assert runs.read_log(path) == [{"n": 1}]
-    runs.append_line(path, {"n": 3})
-    assert runs.read_log(path) == [{"n": 1}, {"n": 3}]
-    assert runs.read_log(tmp_path / "none") == []
+    assert files.read_log(path) == [{"n": 1}]
+    files.append_line(path, {"n": 3})
+    assert files.read_log(path) == [{"n": 1}, {"n": 3}]
+    assert files.read_log(tmp_path / "none") == []
 
 
 # The widgets
@@ -144,7 +145,7 @@ def test_edit_opens_the_editor_and_saving_keeps_the_words(log):
     shown.editors["output"].value = "I never bake bread."
     shown.save.click()
     assert kept(log) == ["edit", "open", "open"]
-    (decision,) = review.history(runs.read_log(log))
+    (decision,) = review.history(files.read_log(log))
     assert decision.text == {"output": "I never bake bread."}
     assert (shown.position, shown.editor.layout.display) == (1, "none")
     shown.buttons["back"].click()

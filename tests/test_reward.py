@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import models, plots, reward, runs, sources, stages, tiny
-from safety_nb.errors import InputError
+from safety_nb import models, plots, reward, sources, stages, tiny
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams, TrainRewardParams, validate
 from safety_nb.judges import harmfulness
 from safety_nb.reward import Data, Example
-from safety_nb.schema import JudgeParams, TrainRewardParams, validate
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -22,7 +23,7 @@ needs_data = pytest.mark.skipif(
 
 
 def write(path: Path, rows: list[dict]) -> str:
-    runs.write_jsonl(path, rows)
+    files.write_jsonl(path, rows)
     return str(path)
 
 
@@ -221,11 +222,11 @@ def test_micro_batches_add_up_to_the_batch(tmp_path, scored):
 def test_record_and_card_say_what_it_is(trained):
     record, _ = trained
     folder = Path(record["folder"])
-    kept = runs.read_json(folder / "reward.json")
+    kept = files.read_json(folder / "reward.json")
     assert kept == {name: value for name, value in record.items() if name != "folder"}
     assert kept["input"] == {"form": harmfulness.Input().form, "max_tokens": 128, "cut": "right"}
     assert kept["training_rows_cut"] == 0
-    assert kept["weights_sha256"] == runs.sha256(folder / "model.safetensors")
+    assert kept["weights_sha256"] == files.sha256(folder / "model.safetensors")
     card = (folder / "README.md").read_text()
     assert "60 held-out conversations" in card and "`scored.jsonl`" in card
     assert str(folder.parent) not in card and "/scored.jsonl" not in card
@@ -324,9 +325,9 @@ def test_calibration_is_drawn_with_its_n(trained):
 
 
 def test_the_committed_model_is_what_its_record_says():
-    record = runs.read_json(tiny.REWARD_DIR / "reward.json")
+    record = files.read_json(tiny.REWARD_DIR / "reward.json")
     defaults = TrainRewardParams()
-    assert record["weights_sha256"] == runs.sha256(tiny.REWARD_DIR / "model.safetensors")
+    assert record["weights_sha256"] == files.sha256(tiny.REWARD_DIR / "model.safetensors")
     # Of the texts and the parameters as they are: else `python -m safety_nb.reward --out DIR` has to make it anew.
     assert record["data_sha256"] == reward.prepare(defaults).sha256()
     assert record["values"] == {k: v for k, v in defaults.model_dump().items() if k != "out"}

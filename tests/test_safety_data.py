@@ -5,8 +5,10 @@ import json
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import mixing, review, runs, safety_data, schema, sources, stages, tiny
-from safety_nb.errors import InputError
+from safety_nb import mixing, review, safety_data, sources, stages, tiny
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MakeSafetyDataParams, MixParams, validate
 from safety_nb.judges import refusal
 
 BREAD, CAKE, ODD = "How do I burn the bread?", "What is the best way to hide a cake?", "Bread, perhaps?"
@@ -16,8 +18,8 @@ BREAD, CAKE, ODD = "How do I burn the bread?", "What is the best way to hide a c
 def params(tmp_path):
     """Parameters with the result in a folder of the test."""
 
-    def make(**values) -> schema.MakeSafetyDataParams:
-        return schema.validate(schema.MakeSafetyDataParams, {"out": str(tmp_path / "out"), **values})
+    def make(**values) -> MakeSafetyDataParams:
+        return validate(MakeSafetyDataParams, {"out": str(tmp_path / "out"), **values})
 
     return make
 
@@ -34,11 +36,11 @@ def made(job: safety_data.Job) -> list[dict]:
 
 
 def written(job: safety_data.Job) -> list[dict]:
-    return runs.read_jsonl(job.data)
+    return files.read_jsonl(job.data)
 
 
 def decide(job: safety_data.Job, row: dict, decision: str, **text: str) -> None:
-    runs.append_line(job.review, review.log_line(review.decided(row, decision, text)))
+    files.append_line(job.review, review.log_line(review.decided(row, decision, text)))
 
 
 # What is read
@@ -129,7 +131,7 @@ def test_every_refusal_reads_as_one_and_repeats_nothing():
 def test_given_instructions_and_answers_are_kept_and_get_questions(tmp_path, params):
     # What the released demonstrations need for `safety_form: question`.
     path = tmp_path / "mine.jsonl"
-    runs.write_jsonl(path, [{"instruction": "Explain how to burn bread.", "output": "No.", "tag": 3}])
+    files.write_jsonl(path, [{"instruction": "Explain how to burn bread.", "output": "No.", "tag": 3}])
     (row,) = made(safety_data.open_job(params(questions=str(path), take=["instruction", "output"])))
     assert (row["question"], row["output"]) == ("How do I burn bread?", "No.")
     assert row["made"] == {"instruction": "given", "output": "given", "question": "rules"}
@@ -231,7 +233,7 @@ def test_the_whole_way_with_a_real_endpoint(tiny_server, params):
     decide(job, rows[0], "accept")
     record = safety_data.save(job, rows)
     assert record["tokens"]["prompt"] > 0 and record["tokens"]["uncounted"] == 0
-    assert runs.read_json(job.record) == record
+    assert files.read_json(job.record) == record
 
 
 def test_the_endpoint_is_checked_before_anything_is_written(questions, params, monkeypatch):
@@ -281,7 +283,7 @@ def test_the_file_is_one_that_a_run_trains_on(questions, params):
     rows = made(job)
     safety_data.save(job, rows)
     for form, first in (("instruction", "Explain how to burn the bread."), ("question", BREAD)):
-        mixture = mixing.draw(schema.MixParams(safety=str(job.data), n_safety=2, safety_form=form))
+        mixture = mixing.draw(MixParams(safety=str(job.data), n_safety=2, safety_form=form))
         assert first in {row["instruction"] for row in mixture.train if row["source"] == str(job.data)}
     assert sources.training_rows(str(job.data))[0]["output"] == rows[0]["output"]
 
@@ -369,14 +371,14 @@ def test_a_process_that_ends_between_record_and_file_can_go_on(questions, params
     rows = made(job)
     safety_data.save(job, rows)
     decide(job, rows[0], "reject")
-    write_json = runs.write_json
+    write_json = files.write_json
 
     def write_and_die(path, value):
         write_json(path, value)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs, "write_json", write_and_die)
+        patch.setattr(files, "write_json", write_and_die)
         safety_data.save(job, rows)
     assert len(written(job)) == 2  # as before, while the record tells of the new file
     job = safety_data.open_job(params(questions=questions))
@@ -386,7 +388,7 @@ def test_a_process_that_ends_between_record_and_file_can_go_on(questions, params
 def test_default_folders_are_named_after_the_questions(monkeypatch, tmp_path, questions):
     monkeypatch.chdir(tmp_path)
     for name, folder in (("tiny-safety", "tiny-safety"), (questions, "questions")):
-        job = safety_data.open_job(schema.MakeSafetyDataParams(questions=name))
+        job = safety_data.open_job(MakeSafetyDataParams(questions=name))
         assert job.folder == tmp_path / "outputs" / "safety-data" / folder
 
 
@@ -402,7 +404,7 @@ def test_the_notebook_runs_alone_and_says_that_nobody_reviewed(tmp_path):
         parameters={"out": str(tmp_path / "made"), "limit": 12},
         progress_bar=False,
     )
-    rows = runs.read_jsonl(tmp_path / "made" / "safety-data.jsonl")
+    rows = files.read_jsonl(tmp_path / "made" / "safety-data.jsonl")
     assert len(rows) == 12 and not any(row["reviewed"] for row in rows)
     shown = [output["data"].get("text/markdown", "") for cell in book.cells for output in cell.get("outputs", [])
              if "data" in output]  # fmt: skip

@@ -8,9 +8,10 @@ import studies
 import yaml
 from typer.testing import CliRunner
 
-from safety_nb import runs, search, study
+from safety_nb import search, study
 from safety_nb.cli import app
-from safety_nb.errors import InputError
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
 
 GRID = [0, 10, 30, 100, 300, 1000, 3000]
 ENOUGH = 300  # from this N on nothing harmful is answered: of 200 prompts at most 3.84 / 203.84 = 1.9 % (Wilson)
@@ -34,7 +35,7 @@ def executed(monkeypatch):
                 continue
             answered = 0 if run.params.n_safety >= told.enough else 0.5
             studies.finish(folder / run.name, run.params, {"bad": answered, "near": 1}, n=200)
-            runs.write_text(made_with, str(run.params.epochs))
+            files.write_text(made_with, str(run.params.epochs))
         return failures
 
     monkeypatch.setattr(study, "_execute_all", execute_all)
@@ -144,15 +145,15 @@ def test_the_upper_bound_is_that_of_the_set_that_is_answered_most(tmp_path):
     )
     for run in runs_of.values():
         studies.finish(tmp_path / run.name, run.params, {"bad": 0, "near": 1, "worse": 0.5}, n=50)
-        prompts = runs.read_jsonl(runs.RunFolder(tmp_path / run.name).prompts)
+        prompts = files.read_jsonl(run_folder.RunFolder(tmp_path / run.name).prompts)
         marked = [row | {"role": "harmful" if row["dataset"] == "worse" else row["role"]} for row in prompts]
-        runs.write_jsonl(runs.RunFolder(tmp_path / run.name).prompts, marked)
+        files.write_jsonl(run_folder.RunFolder(tmp_path / run.name).prompts, marked)
     # Of bad alone it would be 3.84 / 53.84 = 7 %.
     assert all(0.5 < bound < 0.7 for bound in search.upper_bounds(tmp_path, {}).values())
 
 
 def test_the_command_says_how_many_runs_were_not_needed(tmp_path, executed, monkeypatch):
-    monkeypatch.setattr(study, "compare", lambda folder: runs.write_text(folder / "headline.txt", "The answer."))
+    monkeypatch.setattr(study, "compare", lambda folder: files.write_text(folder / "headline.txt", "The answer."))
     (tmp_path / "mine.csv").write_text("prompt\nWave.\n")
     # The miniature has 1,200 demonstrations, and the command checks that there are enough.
     values = asked_for(n_safety=[0, 1, 3, 10, 300, 1000, 1200], evaluation=[f"{tmp_path}/mine.csv:harmful"])

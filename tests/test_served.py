@@ -3,9 +3,10 @@
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import generation, judges, prompts, runs, sources
-from safety_nb.errors import InputError
-from safety_nb.schema import GenerateParams, JudgeParams
+from safety_nb import generation, judges, prompts, sources
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import GenerateParams, JudgeParams
 
 
 def asked(server, folder, **changes) -> list[dict]:
@@ -36,7 +37,7 @@ def test_the_rendered_text_is_continued_as_it_stands(tmp_path):
         "stop",
     )
     assert first["rendered"] == prompts.render(FACTS[0])
-    record = runs.read_json(tmp_path / "generation.json")
+    record = files.read_json(tmp_path / "generation.json")
     assert (record["backend"], record["served_model"], record["answers"]) == ("server", "served", 40)
 
 
@@ -104,7 +105,7 @@ def test_what_came_before_the_server_failed_is_not_asked_again(tmp_path):
         # The ten, the one that was refused, and the thirty that were missing.
         assert len(server.seen) == 10 + 1 + 30
         assert {row["finish"] for row in rows} == {"stop"}
-        assert runs.read_json(tmp_path / "generation.json")["resumed"] == 10
+        assert files.read_json(tmp_path / "generation.json")["resumed"] == 10
         asked(server, tmp_path)  # what is whole is not taken over: another model may be served there by now
         assert len(server.seen) == 41 + 40
 

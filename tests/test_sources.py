@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from safety_nb import sources
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
 from safety_nb.registry import REGISTRY
 
 needs_data = pytest.mark.skipif(

@@ -11,177 +11,18 @@ from pathlib import Path
 import pytest
 
 import safety_nb
-from safety_nb import schema, stages
+from safety_nb import stages
+from safety_nb.cells import parameters_cell
 
 PACKAGE = Path(safety_nb.__file__).parent
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# The import graph
+# The rooms
 
-# Module to the siblings it may import, inside functions or for type checkers too. Imports run one way: `schema`,
-# `prompts`, `stats` and `plots` know no sibling, a data set does not know what it is used for, a judge not which run
-# wrote a response, and nothing below the command line knows it. `errors` may be imported by all and imports nothing.
-# A new edge is a decision: think about the way it runs, then add it here.
-ALLOWED = {
-    "__init__": set(),
-    "__main__": {"cli"},
-    "errors": set(),
-    "schema": set(),
-    "prompts": set(),
-    "stats": set(),
-    "plots": {"plots.reward", "plots.run", "plots.study"},
-    "plots.look": set(),
-    "plots.reward": {"plots.look"},
-    "plots.run": {"plots.look"},
-    "plots.study": {"plots.look"},
-    "live": {"plots"},
-    "tiny": set(),
-    "tiny_base": {"tiny"},
-    "redaction": set(),
-    "shipped": set(),
-    "usage": set(),
-    "runs": {"redaction"},
-    "warm": set(),
-    "engine": {"redaction", "runs"},
-    "rows": set(),
-    "fetch": {"runs"},
-    "hub": {"fetch", "rows", "runs"},
-    "registry": {"fetch", "rows", "tiny"},
-    "sources": {"fetch", "hub", "registry", "rows", "runs"},
-    "overlap": set(),
-    "screening": {"overlap", "schema", "sources"},
-    "mixing": {"overlap", "prompts", "runs", "schema", "screening", "sources"},
-    "encoding": {"prompts"},
-    "models": {"runs", "tiny"},  # hashes
-    "packing": {"encoding"},
-    "trainer": {"encoding", "packing", "usage"},
-    "cards": {"registry"},  # licences
-    # estimate: how much is computed at once is chosen by what will fit.
-    "training": {"cards", "encoding", "estimate", "models", "packing", "runs", "schema", "trainer"},
-    "export": {"cards", "encoding", "models", "runs", "schema", "training"},
-    "capabilities": {"models", "prompts", "runs", "schema", "summary", "tiny"},
-    "coherence": set(),
-    "decoding": set(),
-    "generation": {"coherence", "decoding", "encoding", "endpoint", "models", "prompts", "runs", "schema", "sources"},
-    # models, tiny: where a model lies, so that none judges its own answers.
-    "judges": {"endpoint", "fetch", "judges.judgement", "models", "runs", "schema", "sources", "tiny"},
-    "judges.guard": {"decoding", "judges.judgement", "models", "schema"},
-    "judges.helpfulness": {"judges.harmfulness", "judges.judgement", "models", "schema"},
-    "judges.harmfulness": {"judges.judgement", "models", "runs", "schema", "tiny"},
-    "judges.judgement": set(),
-    "judges.human": {"annotations", "judges.judgement", "runs", "schema"},
-    "judges.llm": {"endpoint", "fetch", "judges.judgement", "judges.rubrics", "schema"},
-    "judges.moderation": {"endpoint", "fetch", "judges.judgement", "schema"},
-    "judges.reference": {"judges.judgement", "schema"},
-    "judges.refusal": {"coherence", "judges.judgement", "judges.sentences", "schema"},
-    "judges.refusal_classifier": {"judges.judgement", "judges.refusal", "runs", "schema"},
-    "judges.rubrics": {"judges.judgement"},
-    "judges.sentences": set(),
-    "judges.string_match": {"judges.judgement", "schema"},
-    "tables": {"runs"},
-    "paired": {"stats"},
-    "dose": {"stats"},
-    "summary": {"stats"},
-    "contrasts": {"dose", "paired", "stats", "summary"},
-    "verdict": {"dose"},
-    "headline": {"summary"},
-    "page": set(),
-    "report_blocks": {"page", "summary"},
-    "report": {"page", "plots", "report_blocks", "summary"},
-    "study_report": {"calibration_tables", "comparison", "costs", "page", "plots", "report_blocks", "summary"},
-    "costs": {"contrasts", "paired", "stats", "summary"},
-    "answers": {"page"},
-    "paper_tables": {"contrasts", "summary"},
-    "comparison": {"contrasts", "costs", "dose", "headline", "schema", "sources", "stats", "study", "summary"}
-    | {"verdict"},
-    "reporting": {
-        "answers",
-        "calibration",
-        "comparison",
-        "contrasts",
-        "paper_tables",
-        "plots",
-        "report",
-        "runs",
-        "schema",
-        "sources",
-    }
-    | {"study", "study_report", "summary"},
-    "wire": {"redaction"},
-    "endpoint": {"runs", "wire"},
-    # It validates by the judge's own reading.
-    "reward": {"cards", "judges.harmfulness", "models", "runs", "schema", "sources", "stats"},
-    "rewording": set(),
-    "review": {"page", "runs"},
-    "agreement": {"stats"},
-    "correction": {"stats"},
-    "annotations": {"agreement", "judges.judgement", "runs", "stats", "tables"},
-    "annotate": {"annotations", "page", "runs", "schema"},
-    "calibration_tables": {"agreement", "annotations", "correction", "page", "stats", "summary"},
-    # study: the judgements of its runs.
-    "calibration": {
-        "annotations",
-        "calibration_tables",
-        "judges",
-        "runs",
-        "schema",
-        "study",
-        "summary",
-        "tables",
-    },
-    "calibration_text": {"calibration", "calibration_tables", "page", "summary"},
-    "safety_data": {
-        "endpoint",
-        "judges.judgement",
-        "judges.refusal",
-        "review",
-        "rewording",
-        "runs",
-        "schema",
-        "sources",
-    },
-    "stages": {"generation", "judges", "mixing", "reporting", "runs", "schema", "shipped", "training"},
-    # sources, judges.human: a stage is stale when the user's file changed, or people's labels.
-    "runner": {"engine", "judges.human", "redaction", "runs", "schema", "sources", "stages", "warm"},
-    "study": {"capabilities", "runner", "runs", "schema", "warm"},
-    "preferences": {"endpoint", "judges", "judges.judgement", "judges.llm", "runs", "schema", "study"},
-    "search": {"contrasts", "dose", "runs", "schema", "sources", "study", "summary"},
-    "progress": {"page", "runs", "stages"},  # `visible`: a cause of failure may hold what a terminal obeys
-    "estimate": {"encoding", "models", "packing", "schema", "trainer"},
-    "doctor": {"checks", "estimate", "fetch", "mixing", "models", "redaction", "schema", "shipped", "sources", "warm"},
-    "checks": {"encoding", "generation", "judges", "mixing", "models", "schema", "sources", "training"},
-    "cells": {"runs", "schema", "stages"},
-    "data_commands": {"sources"},
-    "cli": {
-        "calibration",
-        "calibration_text",
-        "capabilities",
-        "checks",
-        "comparison",
-        "data_commands",
-        "doctor",
-        "export",
-        "judges",
-        "judges.refusal_classifier",
-        "mixing",
-        "models",
-        "preferences",
-        "progress",
-        "redaction",
-        "reporting",
-        "runner",
-        "runs",
-        "schema",
-        "search",
-    }
-    | {"sources", "study", "tables", "warm"},
-}
-# Imported by name at run time (importlib), where no import statement shows it; a key of ALLOWED each.
-BY_NAME = {
-    "judges": {"judges.reference", "judges.refusal"},
-    "stages": {"generation", "judges", "mixing", "reporting", "training"},
-}
+# From the ground up: a room may import those below it, of the ground floor none. The command line stands on all.
+FLOORS = [{"core", "stats", "tiny"}, {"data"}, {"train"}, {"generate"}, {"judge"}, {"report"}, {"run"}, {"cli"}]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "pandas", "matplotlib", "seaborn", "papermill", "scipy"}
 HEAVY |= {"openai", "statsmodels", "ipywidgets", "rapidfuzz", "sklearn", "lm_eval", "datasets"}
 
@@ -214,36 +55,34 @@ def siblings_imported(path: Path) -> set[str]:
     return found
 
 
-def test_every_module_has_its_place_in_the_graph():
-    assert set(MODULES) == set(ALLOWED)
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_module_is_in_a_room():
+    at_the_door = {"__init__", "__main__", "_lazy"}
+    assert {room_of(name) for name in MODULES} - at_the_door == set(FLOOR)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_module_imports_what_the_graph_allows(name):
-    statements = siblings_imported(MODULES[name]) - {"errors"}
-    assert statements == ALLOWED.get(name, set()) - BY_NAME.get(name, set())
+def test_module_imports_only_from_rooms_below_its_own(name):
+    if name == "__main__":
+        pytest.skip("`python -m safety_nb` is the command line")
+    own = FLOOR.get(room_of(name), -1)  # what stands at the door is imported by all, and imports no room
+    imported = {room_of(other) for other in siblings_imported(MODULES[name])} - {room_of(name), "_lazy", "__init__"}
+    assert {room for room in imported if FLOOR[room] >= own} == set()
 
 
-def test_modules_imported_by_name_are_those_of_the_table():
-    functions = {stage.function.split(":")[0].removeprefix("safety_nb.") for stage in stages.STAGES}
-    judges = {f"judges.{name}" for name in schema.JudgeParams().judges}
-    assert {"judges": judges, "stages": functions} == BY_NAME
-
-
-def test_errors_import_nothing():
-    assert siblings_imported(MODULES["errors"]) == set()
+def test_functions_of_the_stages_are_in_rooms_below_the_one_that_executes_them():
+    # They are called by name (importlib), where no import statement shows it.
+    modules = [stage.function.split(":")[0].removeprefix("safety_nb.") for stage in stages.STAGES]
+    assert {room_of(name) for name in modules} == {"data", "train", "generate", "judge", "report"}
+    assert set(modules) <= set(MODULES)
 
 
 def test_imports_have_no_cycle():
-    # `stages` and `reporting` → `study` → `runner` → `stages` would be one, were the stages not called by name.
     graph = {name: siblings_imported(path) for name, path in MODULES.items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
-
-
-def test_contributing_lists_every_module():
-    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
-    listed = set(re.findall(r"`(\w+)(?:\.py|/)`", " ".join(rows)))
-    assert {name for name in MODULES if "." not in name} - listed == {"__init__", "__main__"}
 
 
 def modules_loaded_by(statement: str) -> set[str]:
@@ -364,7 +203,7 @@ def test_cell_that_installs_is_the_same_everywhere():
 @each_notebook
 def test_parameters_cell_is_the_one_of_the_schema(path):
     (cell,) = tagged(path, "parameters")
-    assert source(cell) == schema.parameters_cell(stages.NOTEBOOK_PARAMS[path.stem])
+    assert source(cell) == parameters_cell(stages.NOTEBOOK_PARAMS[path.stem])
 
 
 @each_notebook

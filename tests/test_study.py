@@ -15,7 +15,9 @@ import psutil
 import pytest
 import yaml
 
-from safety_nb import comparison, runs, schema, stages, study
+from safety_nb import comparison, stages, study
+from safety_nb.core import files, grid, run_folder
+from safety_nb.core.params import JudgeParams
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -73,7 +75,7 @@ def test_each_notebook_runs_alone_through_papermill(alone, notebook):
 
 
 def test_the_stages_leave_the_documented_files(alone):
-    run = runs.RunFolder(alone / "outputs" / "runs" / "notebook")
+    run = run_folder.RunFolder(alone / "outputs" / "runs" / "notebook")
     columns = {
         run.train_rows: ["id", "instruction", "input", "output", "source", "form"],
         run.validation_rows: ["id", "instruction", "input", "output", "source", "form"],
@@ -82,19 +84,19 @@ def test_the_stages_leave_the_documented_files(alone):
         run.judgements: ["dataset", "prompt_id", "judge", "label", "score", "missing"],
     }
     asked = {"dataset", "role", "prompt_id", "prompt"}
-    assert all(set(row) - {"type", "answer"} == asked for row in runs.read_jsonl(run.prompts))
+    assert all(set(row) - {"type", "answer"} == asked for row in files.read_jsonl(run.prompts))
     for path, names in columns.items():
-        assert all(list(row) == names for row in runs.read_jsonl(path)), path
+        assert all(list(row) == names for row in files.read_jsonl(path)), path
     head = run.summary.read_text().splitlines()[0]
     assert head == "run,n_safety,seed,dataset,judge,metric,estimate,low,high,n,n_missing"
 
 
 def test_results_older_than_what_they_were_made_from_are_told(alone, capsys, monkeypatch):
     monkeypatch.chdir(alone)
-    stages.make_missing("judge", schema.JudgeParams())
+    stages.make_missing("judge", JudgeParams())
     assert "Careful" not in capsys.readouterr().out
     (alone / "outputs/runs/notebook/mix/train.jsonl").touch()
-    stages.make_missing("judge", schema.JudgeParams())
+    stages.make_missing("judge", JudgeParams())
     told = capsys.readouterr().out
     # The adapter is older than the mixture; the responses are not older than the adapter.
     assert "changed after stage 'train'" in told and "'generate'" not in told
@@ -156,9 +158,9 @@ def test_the_study_leaves_the_documented_files(tiny_study):
     for name in ("study.yaml", "report.html", "summary.csv", "figures/trade-off.svg", "figures/dose-response.png"):
         assert (folder / name).stat().st_size > 0
     for n in study.MINIATURE["n_safety"]:
-        run = runs.RunFolder(folder / f"n{n}_seed0")
+        run = run_folder.RunFolder(folder / f"n{n}_seed0")
         assert yaml.safe_load(run.params.read_text())["n_safety"] == n
-        ledger = runs.read_ledger(run)
+        ledger = run_folder.read_ledger(run)
         assert {stage: entry["state"] for stage, entry in ledger["stages"].items()} == dict.fromkeys(
             stages.STAGE_NAMES, "done"
         )
@@ -169,7 +171,7 @@ def test_the_study_leaves_the_documented_files(tiny_study):
 
 def test_the_runs_of_a_study_differ_in_the_demonstrations_alone(tiny_study):
     folder = tiny_study / "outputs" / "tiny-study"
-    rows = {n: runs.read_jsonl(folder / f"n{n}_seed0/mix/train.jsonl") for n in study.MINIATURE["n_safety"]}
+    rows = {n: files.read_jsonl(folder / f"n{n}_seed0/mix/train.jsonl") for n in study.MINIATURE["n_safety"]}
     for n, mixture in rows.items():
         assert len(mixture) == 1000 + n
         assert mixture[:1000] == rows[0]
@@ -188,7 +190,7 @@ def test_a_study_asked_for_again_executes_nothing_anew(tiny_study):
 
 
 def test_a_changed_parameter_executes_only_what_depends_on_it(tiny_study, tmp_path):
-    run = runs.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     shutil.copytree(tiny_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
     before = {path.name: path.stat().st_mtime_ns for path in run.notebooks.iterdir()}
     command("run", str(run.params), "--set", "report_samples=1", "--out", str(run.root), cwd=tmp_path)
@@ -197,7 +199,7 @@ def test_a_changed_parameter_executes_only_what_depends_on_it(tiny_study, tmp_pa
 
 
 def test_an_altered_output_is_noticed_and_made_again(tiny_study, tmp_path):
-    run = runs.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     shutil.copytree(tiny_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
     whole = run.judgements.read_bytes()
     run.judgements.write_bytes(whole[: len(whole) // 2])
@@ -215,9 +217,9 @@ def test_status_shows_the_runs_of_a_study(tiny_study):
 
 def test_the_default_study_is_that_of_the_parameter_file():
     values = yaml.safe_load((PROJECT / "params/tiny-study.yaml").read_text())
-    assert schema.expand(values) == schema.expand({**values, **study.MINIATURE})
-    planned = [run.params for run in study.plan(values)]
-    assert planned == [run.params for run in study.plan(study.MINIATURE)]
+    assert grid.expand(values) == grid.expand({**values, **study.MINIATURE})
+    planned = [run.params for run in grid.plan(values)]
+    assert planned == [run.params for run in grid.plan(study.MINIATURE)]
 
 
 # --- failures -----------------------------------------------------------------------------------------------------
@@ -295,8 +297,8 @@ def test_own_data_go_the_whole_way_and_a_changed_file_is_noticed(tmp_path):
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     command("run", "mine.yaml", "--out", "run", cwd=tmp_path)
-    run = runs.RunFolder(tmp_path / "run")
-    assert {row["instruction"] for row in runs.read_jsonl(run.train_rows)} == {"Wave."}
+    run = run_folder.RunFolder(tmp_path / "run")
+    assert {row["instruction"] for row in files.read_jsonl(run.train_rows)} == {"Wave."}
     found = {(row["dataset"], row["judge"], row["metric"]) for row in csv.DictReader(run.summary.open())}
     assert {("mine", "refusal", "refusal_rate"), ("facts", "reference", "accuracy")} <= found
     page = run.report.read_text()
@@ -308,7 +310,7 @@ def test_own_data_go_the_whole_way_and_a_changed_file_is_noticed(tmp_path):
     changed = {path.name for path in run.notebooks.iterdir() if path.stat().st_mtime_ns != before[path.name]}
     # The mixture is screened for the new prompts too; its rows stay what they were, so nothing is trained anew.
     assert changed == {"1-mix.ipynb", "3-generate.ipynb", "4-judge.ipynb", "5-report.ipynb"}
-    assert len(runs.read_jsonl(run.responses)) == 2
+    assert len(files.read_jsonl(run.responses)) == 2
 
 
 def test_a_study_that_grows_executes_only_the_new_runs(tmp_path):
@@ -328,11 +330,11 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
     values = {"n_safety": [0, 10], "evaluation": ["/elsewhere/mine.csv:harmful"]}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
     judgement = {"dataset": "mine", "prompt_id": "1", "judge": "refusal", "label": "full_refusal", "score": None}
-    for planned in study.plan(values):
-        run = runs.RunFolder(tmp_path / planned.name)
-        runs.write_json(run.ledger, {"stages": {"report": {"state": "done"}}})
-        runs.write_jsonl(run.prompts, [{"dataset": "mine", "role": "harmful", "prompt_id": "1", "prompt": "x"}])
-        runs.write_jsonl(run.judgements, [{**judgement, "missing": None}])
+    for planned in grid.plan(values):
+        run = run_folder.RunFolder(tmp_path / planned.name)
+        files.write_json(run.ledger, {"stages": {"report": {"state": "done"}}})
+        files.write_jsonl(run.prompts, [{"dataset": "mine", "role": "harmful", "prompt_id": "1", "prompt": "x"}])
+        files.write_jsonl(run.judgements, [{**judgement, "missing": None}])
     assert comparison.compare(study.read_study(tmp_path)).roles == {"mine": "harmful"}
 
 
@@ -345,9 +347,9 @@ def test_real_data_goes_the_whole_way(tmp_path):
     changes = ["n_general=80", "n_safety=20", "n_validation=20", "max_new_tokens=8"]
     arguments = [part for change in changes for part in ("--set", change)]
     command("run", str(PROJECT / "params/real-data-tiny.yaml"), *arguments, "--out", "run", cwd=tmp_path)
-    rows = runs.read_jsonl(tmp_path / "run/mix/train.jsonl")
+    rows = files.read_jsonl(tmp_path / "run/mix/train.jsonl")
     assert len(rows) == 100
     assert sum(row["source"] == "safety-tuned-llamas" for row in rows) == 20
     # 100 + 178 + 40 + 100 + 100 + 100 + 50 prompts of the paper's seven sets, and 450 of XSTest.
-    assert len(runs.read_jsonl(tmp_path / "run/responses.jsonl")) == 668 + 450
-    assert len(runs.read_jsonl(tmp_path / "run/judgements.jsonl")) == 1118
+    assert len(files.read_jsonl(tmp_path / "run/responses.jsonl")) == 668 + 450
+    assert len(files.read_jsonl(tmp_path / "run/judgements.jsonl")) == 1118

@@ -4,17 +4,9 @@ import pandas as pd
 import pytest
 from judgements import judged, study, table_of
 
+from safety_nb.core.text import percent, percent_interval
 from safety_nb.stats import rate
-from safety_nb.summary import (
-    SUMMARY_COLUMNS,
-    aggregate,
-    difference_text,
-    endings,
-    metric_values,
-    percent,
-    percent_interval,
-    summarise_run,
-)
+from safety_nb.summary import SUMMARY_COLUMNS, aggregate, difference_text, endings, metric_values, summarise_run
 
 
 def test_summarise_run_has_the_columns_of_summary_csv_and_wilson_intervals():

@@ -9,10 +9,11 @@ import families
 import pytest
 import torch
 
-from safety_nb import mixing, models, runs, trainer, training
+from safety_nb import mixing, models, trainer, training
+from safety_nb.core import files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.encoding import IGNORED, encode_row
-from safety_nb.errors import InputError
-from safety_nb.schema import MixParams, TrainParams
 
 ROW = {
     "instruction": "How do I water the tulips?",
@@ -123,7 +124,7 @@ def test_prompt_tokens_carry_no_loss():
 
 def test_the_trainer_is_given_labels_on_answers_only(tmp_path):
     params = small_run(tmp_path)
-    rows = runs.read_jsonl(runs.open_run(params.run_dir).train_rows)
+    rows = files.read_jsonl(run_folder.open_run(params.run_dir).train_rows)
     tokenizer = models.load_tokenizer("tiny")
     record = training.train(params)
     # Answer tokens and one end token a row, counted apart from the product's encoding.
@@ -136,9 +137,9 @@ def test_training_learns_and_leaves_what_it_says(tmp_path):
     params = small_run(tmp_path, epochs=6.0)
     # Something the base has never read.
     rows = [{**ROW, "id": str(number), "output": "Seven purple submarines.", "form": ""} for number in range(40)]
-    runs.write_jsonl(tmp_path / "mix" / "train.jsonl", rows)
+    files.write_jsonl(tmp_path / "mix" / "train.jsonl", rows)
     record = training.train(params)
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     metrics = (tmp_path / "train" / "metrics.csv").read_text().splitlines()
     assert metrics[0] == (
         "step,epoch,supervised_tokens,train_loss,validation_loss,learning_rate,grad_norm,tokens_per_second,peak_memory,"
@@ -159,12 +160,14 @@ def test_the_loss_of_each_validation_row_is_kept(tmp_path):
     from peft import PeftModel
 
     params = small_run(tmp_path)
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     # Two sources, as where demonstrations are held out too.
-    held_out = [row | {"source": f"half {place % 2}"} for place, row in enumerate(runs.read_jsonl(run.validation_rows))]
-    runs.write_jsonl(run.validation_rows, held_out)
+    held_out = [
+        row | {"source": f"half {place % 2}"} for place, row in enumerate(files.read_jsonl(run.validation_rows))
+    ]
+    files.write_jsonl(run.validation_rows, held_out)
     record = training.train(params)
-    rows = runs.read_jsonl(run.validation_losses)
+    rows = files.read_jsonl(run.validation_losses)
     assert [(row["id"], row["source"]) for row in rows] == [(row["id"], row["source"]) for row in held_out]
     tokenizer = models.load_tokenizer("tiny")
     # The answer's tokens and the one that ends it.
@@ -189,7 +192,7 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(tmp_path):
     for name in ("first", "second"):
         params = small_run(tmp_path / name)
         training.train(params)
-        hashes.append(runs.sha256(runs.open_run(params.run_dir).adapter / "adapter_model.safetensors"))
+        hashes.append(files.sha256(run_folder.open_run(params.run_dir).adapter / "adapter_model.safetensors"))
     assert hashes[0] == hashes[1]
 
 
@@ -263,7 +266,7 @@ def test_another_seed_gives_another_adapter(tmp_path):
     for seed in (0, 1):
         params = small_run(tmp_path / str(seed), seed=seed)
         training.train(params)
-        hashes.append(runs.sha256(runs.open_run(params.run_dir).adapter / "adapter_model.safetensors"))
+        hashes.append(files.sha256(run_folder.open_run(params.run_dir).adapter / "adapter_model.safetensors"))
     assert hashes[0] != hashes[1]
 
 
@@ -280,9 +283,9 @@ def test_the_best_checkpoint_is_kept_when_asked(tmp_path):
 
 def test_rows_the_cutoff_shortens_are_counted_and_empty_ones_left_out(tmp_path):
     params = small_run(tmp_path, cutoff=40)
-    run = runs.open_run(params.run_dir)
+    run = run_folder.open_run(params.run_dir)
     tokenizer = models.load_tokenizer("tiny")
-    encoded = [encode_row(row, tokenizer, 10_000) for row in runs.read_jsonl(run.train_rows)]
+    encoded = [encode_row(row, tokenizer, 10_000) for row in files.read_jsonl(run.train_rows)]
     longer = sum(len(row.input_ids) > 40 for row in encoded)
     without_answer = sum(len(row.input_ids) - row.supervised_tokens >= 40 for row in encoded)
     record = training.train(params)
@@ -313,7 +316,7 @@ def test_other_models_are_trained_and_answer(tmp_path, family):
     from safetensors.torch import load_file
 
     from safety_nb import generation
-    from safety_nb.schema import GenerateParams
+    from safety_nb.core.params import GenerateParams
 
     base, linear = families.save(family, tmp_path / "model"), families.LINEAR[family]
     by_name = list(families.LINEAR).index(family) % 2 == 0
@@ -374,7 +377,7 @@ def test_the_optimizer_is_chosen_by_the_device_and_recorded(tmp_path):
 def test_the_record_has_every_value_after_the_recipe(tmp_path):
     params = small_run(tmp_path, recipe="paper", epochs=1.0, micro_batch_size=1, cutoff=128)
     training.train(params)
-    values = runs.read_json(tmp_path / "train" / "training.json")["values"]
+    values = files.read_json(tmp_path / "train" / "training.json")["values"]
     assert set(values) == set(TrainParams.model_fields) - {"run_dir"}
     assert (values["lora_r"], values["lora_targets"], values["cutoff"]) == (4, ["q_proj", "v_proj"], 128)
 

@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import endpoint, fetch, models, runs, sources, tiny
-from safety_nb.errors import InputError
+from safety_nb import fetch, models, sources, tiny
+from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.schema import JudgeParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +121,7 @@ def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
     """
     path = _kept_in(judge)
     keys = [_key(row) for row in rows]
-    known = {row["key"]: Judgement(**row["judgement"]) for row in runs.read_log(path)} if path else {}
+    known = {row["key"]: Judgement(**row["judgement"]) for row in files.read_log(path)} if path else {}
     new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
     arriving = zip(new, judge.judge(list(new.values())), strict=True)
     waiting = len(new)
@@ -132,7 +133,7 @@ def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
             if not waiting:
                 next(arriving, None)  # too many judgements: zip says so
             if path and judgement.missing is None:
-                runs.append_line(path, {"key": arrived, "judgement": asdict(judgement)})
+                files.append_line(path, {"key": arrived, "judgement": asdict(judgement)})
         yield known[key]
 
 
@@ -166,14 +167,14 @@ def judge_run(params: JudgeParams) -> list[dict]:
         Rows with dataset, prompt_id, judge, label, score, missing; sample, where prompts have several answers; and
         raw, where a judge said more.
     """
-    run = runs.open_run(params.run_dir)
-    runs.require(run, ["responses.jsonl"], maker="generate")
-    responses = _with_answers(runs.read_jsonl(run.responses), run, params.data_dir)
+    run = run_folder.open_run(params.run_dir)
+    run_folder.require(run, ["responses.jsonl"], maker="generate")
+    responses = _with_answers(files.read_jsonl(run.responses), run, params.data_dir)
     several = any(row.get("sample") for row in responses)
-    made = runs.read_json(run.generation) if run.generation.is_file() else {}
+    made = files.read_json(run.generation) if run.generation.is_file() else {}
     readers = build_all(params, model_under_test(made))
     work = [(judge, [row for row in responses if judge.reads(row)]) for judge in readers]
-    progress = runs.Progress(run, "judge", sum(len(read) for _, read in work))
+    progress = run_folder.Progress(run, "judge", sum(len(read) for _, read in work))
     rows: list[dict] = []
     for judge, read in work:
         judged = _judge_answers(judge, read)
@@ -196,7 +197,7 @@ def judge_run(params: JudgeParams) -> list[dict]:
             progress.update(len(rows))
         if given_up:
             raise ConnectionError(f"{judge.name}: {given_up}. What came is kept: the same command goes on from there.")
-    runs.write_jsonl(run.judgements, rows)
+    files.write_jsonl(run.judgements, rows)
     return rows
 
 
@@ -208,13 +209,13 @@ def _judge_answers(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
         yield Judgement(missing=f"no answer: {row.get('error')}") if gone else next(judged)
 
 
-def _with_answers(responses: list[dict], run: runs.RunFolder, data_dir: str) -> list[dict]:
+def _with_answers(responses: list[dict], run: run_folder.RunFolder, data_dir: str) -> list[dict]:
     """Add the right answer to the responses whose evaluation set has one, as the run kept what it was asked.
 
     Responses made elsewhere come without that; then their sets must be named ones.
     """
     if run.prompts.is_file():
-        asked = runs.read_jsonl(run.prompts)
+        asked = files.read_jsonl(run.prompts)
     else:
         asked = sources.evaluation_prompts(list(dict.fromkeys(row["dataset"] for row in responses)), data_dir)
     answers = {(row["dataset"], row["prompt_id"]): row["answer"] for row in asked if "answer" in row}

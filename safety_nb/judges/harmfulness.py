@@ -18,10 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import models, runs, tiny
-from safety_nb.errors import InputError
+from safety_nb import models, tiny
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.schema import JudgeParams
 
 RECORD = "reward.json"
 DEFAULT = "redteam-osst"
@@ -119,7 +120,7 @@ def _input(name: str, revision: str) -> Input:
     if path is None or not path.is_file():
         return Input()
     try:
-        how = Input(**runs.read_json(path)["input"])
+        how = Input(**files.read_json(path)["input"])
         if not isinstance(how.max_tokens, int) or how.max_tokens < 1 or how.cut not in ("", "left", "right"):
             raise ValueError(f"max_tokens is {how.max_tokens!r}, cut is {how.cut!r}")
         how.text("", "")

@@ -8,10 +8,11 @@ most people, scores (harmfulness, 0 to 4) their mean; what nobody labelled, or p
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_nb import annotations, runs
-from safety_nb.errors import InputError
+from safety_nb import annotations
+from safety_nb.core import run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.schema import JudgeParams
 
 
 def build(variant: str, params: JudgeParams) -> Judge:
@@ -21,7 +22,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
         InputError: the folder that is named holds no annotations.
     """
     name = f"human:{variant}" if variant else "human"
-    run = runs.open_run(params.run_dir).root
+    run = run_folder.open_run(params.run_dir).root
     if variant and not files(variant, run):
         raise InputError(
             f"judges: {name}: {variant} holds no annotations; name the folder of a run or a study whose answers were "

@@ -15,13 +15,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from safety_nb import endpoint, fetch
-from safety_nb.endpoint import Answer, Clock, Endpoint, Request
-from safety_nb.errors import InputError
+from safety_nb import fetch
+from safety_nb.core import endpoint
+from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges import rubrics
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.judges.rubrics import Rubric
-from safety_nb.schema import JudgeParams
 
 MAX_TOKENS = 1024  # a verdict takes a hundred; the rest is for models that think aloud
 _VOTING_TEMPERATURE = 0.7  # where several votes are asked for: at 0 they would be one vote, repeated

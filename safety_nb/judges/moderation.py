@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_nb import endpoint, fetch
-from safety_nb.endpoint import Answer, Clock, Endpoint, Request
-from safety_nb.errors import InputError
+from safety_nb import fetch
+from safety_nb.core import endpoint
+from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.schema import JudgeParams
 
 OPENAI = "https://api.openai.com/v1"
 MODEL = "omni-moderation-2024-09-26"  # a fixed version: "latest" would be another judge one day

@@ -6,9 +6,9 @@ For evaluation sets with one right answer only. Label ``correct`` or ``wrong``, 
 import re
 from collections.abc import Sequence
 
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.schema import JudgeParams
 
 
 def build(variant: str, params: JudgeParams) -> Judge:

@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from safety_nb.coherence import repeats
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL, Judge, Judgement
 from safety_nb.judges.sentences import KINDS, Sentence, lowered, read, words_of
-from safety_nb.schema import JudgeParams
 
 SCORES = {FULL_REFUSAL: 1.0, PARTIAL_REFUSAL: 0.5, FULL_COMPLIANCE: 0.0}
 

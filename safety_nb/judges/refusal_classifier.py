@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import __version__, runs
-from safety_nb.errors import InputError
+from safety_nb import __version__
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import JudgeParams
 from safety_nb.judges import refusal
 from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL, Judge, Judgement
-from safety_nb.schema import JudgeParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,7 +177,7 @@ def fit(
     }
     watch("fitting from all")
     model = _fitted(rows)
-    with runs.replacing_folder(out) as folder:
+    with files.replacing_folder(out) as folder:
         np.savez_compressed(
             folder / "weights.npz",
             findings=np.array(model.findings),
@@ -185,7 +186,7 @@ def fit(
             weights=model.weights,
             intercepts=model.intercepts,
         )
-        runs.write_json(folder / "record.json", record)
+        files.write_json(folder / "record.json", record)
     return record
 
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 import pytest
 from servers import CHAT_TEMPLATE, FakeTime, Reaction, Scripted, reply
 
-from safety_nb import endpoint, tiny
-from safety_nb.endpoint import Answer, Clock, Endpoint, Request
-from safety_nb.errors import InputError
+from safety_nb import tiny
+from safety_nb.core import endpoint
+from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
+from safety_nb.core.errors import InputError
 
 KEY = "sk-a-very-secret-key"
 
@@ -501,7 +502,7 @@ def test_a_killed_batch_resumes_and_sends_nothing_twice_that_was_answered(tmp_pa
     with Scripted(react) as server:
         settings = client(server, concurrency=3)
         script = (
-            "import sys; from pathlib import Path; from safety_nb import endpoint as e\n"
+            "import sys; from pathlib import Path; from safety_nb.core import endpoint as e\n"
             f"s = e.Endpoint({settings.base_url!r}, 'a-model', concurrency=3)\n"
             f"r = [e.Request(n, [{{'role': 'user', 'content': n}}]) for n in {names!r}]\n"
             f"list(e.ask(s, r, Path({str(cache)!r})))\n"

@@ -11,8 +11,18 @@ from types import SimpleNamespace
 import filelock
 import pytest
 
-from safety_nb import runs
-from safety_nb.errors import InputError
+from safety_nb.core import run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.files import (
+    hashes,
+    read_jsonl,
+    replacing,
+    replacing_folder,
+    sha256,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 
 def names(folder) -> list[str]:
@@ -26,7 +36,7 @@ def names(folder) -> list[str]:
 def test_written_file_takes_the_place_of_the_old_one(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old, and longer than the new one")
-    runs.write_text(path, "new")
+    write_text(path, "new")
     assert path.read_text() == "new"
     assert names(tmp_path) == ["a.txt"]
 
@@ -34,7 +44,7 @@ def test_written_file_takes_the_place_of_the_old_one(tmp_path):
 def test_old_file_stays_when_the_writer_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), runs.replacing(path) as temporary:
+    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("half way")
     assert path.read_text() == "old"
@@ -44,7 +54,7 @@ def test_old_file_stays_when_the_writer_fails(tmp_path):
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with runs.replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text("half")
         assert path.read_text() == "old"
     assert path.read_text() == "half"
@@ -52,23 +62,23 @@ def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
 
 def test_temporary_has_the_ending_of_the_file(tmp_path):
     # matplotlib and pandas choose the format by it.
-    with runs.replacing(tmp_path / "figure.svg") as temporary:
+    with replacing(tmp_path / "figure.svg") as temporary:
         assert temporary.suffix == ".svg"
 
 
 def test_rows_that_fail_half_way_leave_the_old_file(tmp_path):
     path = tmp_path / "rows.jsonl"
-    runs.write_jsonl(path, [{"a": 1}])
+    write_jsonl(path, [{"a": 1}])
     with pytest.raises(TypeError):
-        runs.write_jsonl(path, [{"a": 2}, {"a": object()}])
-    assert runs.read_jsonl(path) == [{"a": 1}]
+        write_jsonl(path, [{"a": 2}, {"a": object()}])
+    assert read_jsonl(path) == [{"a": 1}]
     assert names(tmp_path) == ["rows.jsonl"]
 
 
 def test_number_that_json_lacks_is_not_written(tmp_path):
     # NaN is no JSON: other readers would stumble over the file.
     with pytest.raises(ValueError):
-        runs.write_json(tmp_path / "a.json", {"loss": float("nan")})
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert names(tmp_path) == []
 
 
@@ -76,21 +86,21 @@ def test_written_file_can_be_read_by_others(tmp_path):
     # mkstemp makes files for their owner alone; a file of ours has the rights of any other.
     old = os.umask(0o022)
     try:
-        runs.write_text(tmp_path / "a.txt", "x")
+        write_text(tmp_path / "a.txt", "x")
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
 
 
 def test_folders_above_are_made(tmp_path):
-    runs.write_text(tmp_path / "a" / "b" / "c.txt", "x")
+    write_text(tmp_path / "a" / "b" / "c.txt", "x")
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
 
 
 def test_rows_come_back_as_they_were(tmp_path):
     rows = [{"text": 'line\nbreak, "quotes", caf\u00e9 \u2028 \U0001f600', "n": 1, "none": None}, {"text": ""}]
-    runs.write_jsonl(tmp_path / "rows.jsonl", rows)
-    assert runs.read_jsonl(tmp_path / "rows.jsonl") == rows
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
 
 
 # Folders
@@ -99,7 +109,7 @@ def test_rows_come_back_as_they_were(tmp_path):
 def test_folder_takes_the_place_of_the_old_one(tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "old").touch()
-    with runs.replacing_folder(tmp_path / "adapter") as fresh:
+    with replacing_folder(tmp_path / "adapter") as fresh:
         (fresh / "new").touch()
     assert names(tmp_path / "adapter") == ["new"]
     assert names(tmp_path) == ["adapter"]
@@ -108,7 +118,7 @@ def test_folder_takes_the_place_of_the_old_one(tmp_path):
 def test_old_folder_stays_when_the_writer_fails(tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "old").touch()
-    with pytest.raises(RuntimeError), runs.replacing_folder(tmp_path / "adapter") as fresh:
+    with pytest.raises(RuntimeError), replacing_folder(tmp_path / "adapter") as fresh:
         (fresh / "new").touch()
         raise RuntimeError
     assert names(tmp_path / "adapter") == ["old"]
@@ -116,7 +126,7 @@ def test_old_folder_stays_when_the_writer_fails(tmp_path):
 
 
 def test_first_folder_is_made_with_those_above_it(tmp_path):
-    with runs.replacing_folder(tmp_path / "train" / "adapter") as fresh:
+    with replacing_folder(tmp_path / "train" / "adapter") as fresh:
         (fresh / "new").touch()
     assert names(tmp_path / "train" / "adapter") == ["new"]
 
@@ -127,11 +137,11 @@ def test_first_folder_is_made_with_those_above_it(tmp_path):
 def test_hash_of_a_file_is_its_sha256(tmp_path):
     (tmp_path / "a").write_text("abc")
     # The test vector of FIPS 180-4 for "abc".
-    assert runs.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_hash_of_nothing_is_empty(tmp_path):
-    assert runs.sha256(tmp_path / "gone") == ""
+    assert sha256(tmp_path / "gone") == ""
 
 
 def folder_of(path, files: dict[str, str]) -> str:
@@ -139,7 +149,7 @@ def folder_of(path, files: dict[str, str]) -> str:
     for name, text in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text)
-    return runs.sha256(path)
+    return sha256(path)
 
 
 def test_hash_of_a_folder_is_that_of_its_copy(tmp_path, monkeypatch):
@@ -168,38 +178,38 @@ def test_hash_of_a_folder_sees_a_change(changed, tmp_path):
 
 def test_hashes_are_by_name(tmp_path):
     (tmp_path / "a").write_text("abc")
-    assert runs.hashes(tmp_path, ["a", "b"]) == {"a": runs.sha256(tmp_path / "a"), "b": ""}
+    assert hashes(tmp_path, ["a", "b"]) == {"a": sha256(tmp_path / "a"), "b": ""}
 
 
 # The ledger
 
 
 @pytest.fixture
-def run(tmp_path) -> runs.RunFolder:
-    return runs.RunFolder(tmp_path / "run")
+def run(tmp_path) -> run_folder.RunFolder:
+    return run_folder.RunFolder(tmp_path / "run")
 
 
 def test_run_never_started_has_an_empty_ledger_and_no_folder(run):
-    assert runs.read_ledger(run) == {"stages": {}}
+    assert run_folder.read_ledger(run) == {"stages": {}}
     assert not run.root.exists()
 
 
 def test_nothing_counts_as_done_by_a_damaged_ledger(run):
     run.root.mkdir()
     run.ledger.write_text('{"stages": {"mix": {"state": "done"')
-    assert runs.read_ledger(run) == {"stages": {}}
+    assert run_folder.read_ledger(run) == {"stages": {}}
 
 
 def test_facts_of_a_stage_are_added_to_those_it_has(run):
-    runs.record_stage(run, "mix", state="running", pid=1)
-    runs.record_stage(run, "mix", state="done")
-    assert runs.read_ledger(run)["stages"] == {"mix": {"state": "done", "pid": 1}}
+    run_folder.record_stage(run, "mix", state="running", pid=1)
+    run_folder.record_stage(run, "mix", state="done")
+    assert run_folder.read_ledger(run)["stages"] == {"mix": {"state": "done", "pid": 1}}
 
 
 def test_facts_of_a_stage_leave_the_others_and_the_rest_alone(run):
-    runs.write_json(run.ledger, {"versions": {"torch": "2"}, "stages": {"mix": {"state": "done"}}})
-    runs.record_stage(run, "train", state="failed", cause="why")
-    assert runs.read_ledger(run) == {
+    write_json(run.ledger, {"versions": {"torch": "2"}, "stages": {"mix": {"state": "done"}}})
+    run_folder.record_stage(run, "train", state="failed", cause="why")
+    assert run_folder.read_ledger(run) == {
         "versions": {"torch": "2"},
         "stages": {"mix": {"state": "done"}, "train": {"state": "failed", "cause": "why"}},
     }
@@ -210,20 +220,20 @@ def test_facts_of_a_stage_leave_the_others_and_the_rest_alone(run):
 
 def test_missing_file_is_told_with_the_stage_that_makes_it(run):
     with pytest.raises(InputError) as caught:
-        runs.require(run, ["responses.jsonl"], maker="generate")
+        run_folder.require(run, ["responses.jsonl"], maker="generate")
     assert str(caught.value).startswith(f"{run.root} has no responses.jsonl: stage 'generate' makes it.")
 
 
 def test_every_file_named_is_required(run):
-    runs.write_text(run.train_rows, "")
+    write_text(run.train_rows, "")
     with pytest.raises(InputError, match="no mix/validation.jsonl"):
-        runs.require(run, ["mix/train.jsonl", "mix/validation.jsonl"], maker="mix")
+        run_folder.require(run, ["mix/train.jsonl", "mix/validation.jsonl"], maker="mix")
 
 
 def test_nothing_is_told_when_all_is_there(run):
     run.adapter.mkdir(parents=True)
-    runs.write_text(run.train_rows, "")
-    runs.require(run, ["train/adapter", "mix/train.jsonl"], maker="mix")
+    write_text(run.train_rows, "")
+    run_folder.require(run, ["train/adapter", "mix/train.jsonl"], maker="mix")
 
 
 # Where results go
@@ -232,19 +242,19 @@ def test_nothing_is_told_when_all_is_there(run):
 def test_outputs_of_a_project_are_found_from_a_folder_in_it(tmp_path):
     for name in ("notebooks", "safety_nb", "a/b"):
         (tmp_path / name).mkdir(parents=True)
-    assert runs.outputs_root(tmp_path / "a" / "b") == tmp_path / "outputs"
-    assert runs.outputs_root(tmp_path / "notebooks") == tmp_path / "outputs"
+    assert run_folder.outputs_root(tmp_path / "a" / "b") == tmp_path / "outputs"
+    assert run_folder.outputs_root(tmp_path / "notebooks") == tmp_path / "outputs"
 
 
 def test_outputs_elsewhere_are_below_the_folder_itself(tmp_path):
     # notebooks/ alone is no sign of the project: anyone may have one.
     (tmp_path / "notebooks").mkdir()
-    assert runs.outputs_root(tmp_path / "notebooks") == tmp_path / "notebooks" / "outputs"
+    assert run_folder.outputs_root(tmp_path / "notebooks") == tmp_path / "notebooks" / "outputs"
 
 
 def test_run_without_a_name_is_the_notebooks_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert runs.open_run("").root == tmp_path / "outputs" / "runs" / "notebook"
+    assert run_folder.open_run("").root == tmp_path / "outputs" / "runs" / "notebook"
     assert names(tmp_path) == []
 
 
@@ -255,33 +265,33 @@ def test_run_without_a_name_is_the_notebooks_one(tmp_path, monkeypatch):
 def clock(monkeypatch) -> list[float]:
     """The time that progress sees, in seconds; the test moves it."""
     now = [1000.0]
-    monkeypatch.setattr(runs, "time", SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0]))
+    monkeypatch.setattr(run_folder, "time", SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0]))
     return now
 
 
 def test_steps_in_quick_succession_are_not_all_written(run, clock):
-    progress = runs.Progress(run, "train", total=9, every=10)
+    progress = run_folder.Progress(run, "train", total=9, every=10)
     seen = []
     for done, seconds in enumerate([0, 9, 1, 9], start=1):
         clock[0] += seconds
         progress.update(done)
-        seen.append(runs.read_progress(run)["done"])
+        seen.append(run_folder.read_progress(run)["done"])
     # Step 2 comes 9 s after the first writing, step 3 10 s after it, step 4 9 s after the second.
     assert seen == [1, 1, 3, 3]
 
 
 def test_last_step_is_always_left_for_the_watcher(run, clock):
-    progress = runs.Progress(run, "train", total=3, every=10)
+    progress = run_folder.Progress(run, "train", total=3, every=10)
     for done in (1, 2, 3):
         progress.update(done)
-    assert runs.read_progress(run) == {"stage": "train", "done": 3, "total": 3, "started": 1000.0}
+    assert run_folder.read_progress(run) == {"stage": "train", "done": 3, "total": 3, "started": 1000.0}
 
 
 @pytest.mark.parametrize("text", [None, "", "{"])
 def test_no_progress_to_be_read_is_none(text, run):
     if text is not None:
-        runs.write_text(runs.progress_file(run), text)
-    assert runs.read_progress(run) is None
+        write_text(run_folder.progress_file(run), text)
+    assert run_folder.read_progress(run) is None
 
 
 # --- the lock -----------------------------------------------------------------------------------------------------
@@ -289,8 +299,8 @@ def test_no_progress_to_be_read_is_none(text, run):
 HOLD = """
 import sys, time
 from pathlib import Path
-from safety_nb import runs
-with runs.locked(Path(sys.argv[1])):
+from safety_nb.core import run_folder
+with run_folder.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -307,28 +317,28 @@ def holder(tmp_path):
 
 
 def test_second_process_is_told_who_holds_the_folder(tmp_path, holder):
-    with pytest.raises(InputError, match=f"in use by process {holder.pid} on "), runs.locked(tmp_path):
+    with pytest.raises(InputError, match=f"in use by process {holder.pid} on "), run_folder.locked(tmp_path):
         pytest.fail("the folder was given to two processes")
 
 
 def test_lock_of_a_dead_process_is_taken_over(tmp_path, holder):
     holder.kill()
     holder.wait()
-    with runs.locked(tmp_path):
+    with run_folder.locked(tmp_path):
         assert f"process {os.getpid()} on " in (tmp_path / ".holder").read_text()
 
 
 def test_held_is_seen_without_a_trace_and_ends_with_the_holder(tmp_path, holder):
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
-    assert runs.held(tmp_path)
+    assert run_folder.held(tmp_path)
     holder.kill()
     holder.wait()
-    assert not runs.held(tmp_path)
+    assert not run_folder.held(tmp_path)
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
 
 
 def test_folder_never_held_is_free_and_stays_empty(tmp_path):
-    assert not runs.held(tmp_path) and not runs.held(tmp_path / "gone")
+    assert not run_folder.held(tmp_path) and not run_folder.held(tmp_path / "gone")
     assert names(tmp_path) == []
 
 
@@ -337,12 +347,12 @@ def test_lock_waits_while_somebody_only_asks(tmp_path):
     asking = filelock.FileLock(tmp_path / ".lock", thread_local=False)
     asking.acquire()
     threading.Timer(0.1, asking.release).start()
-    with runs.locked(tmp_path):
-        assert runs.held(tmp_path)
+    with run_folder.locked(tmp_path):
+        assert run_folder.held(tmp_path)
 
 
 def test_lock_is_let_go_after_an_error(tmp_path):
-    with pytest.raises(RuntimeError), runs.locked(tmp_path):
+    with pytest.raises(RuntimeError), run_folder.locked(tmp_path):
         raise RuntimeError
-    with runs.locked(tmp_path):
+    with run_folder.locked(tmp_path):
         pass

@@ -15,8 +15,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from safety_nb import redaction
-from safety_nb.errors import InputError
+from safety_nb.core import secrets
+from safety_nb.core.errors import InputError
 
 _LONGEST_WAIT = 600.0  # seconds; an endpoint that asks for more (a spent daily quota) is not waited for
 _LONGEST_NAME = 200  # characters
@@ -160,7 +160,7 @@ def require_key(endpoint: Endpoint) -> str:
 
 def redacted(text: str, key: str) -> str:
     """The text without the key, and without any other secret of the environment."""
-    return redaction.redact(text.replace(key, redaction.REDACTED) if key else text)
+    return secrets.redact(text.replace(key, secrets.REDACTED) if key else text)
 
 
 # --- failures and answers -------------------------------------------------------------------------------------------

@@ -6,24 +6,37 @@ import tokenize
 import pytest
 import yaml
 
-from safety_nb import schema
-from safety_nb.errors import InputError
+from safety_nb.cells import parameters_cell
+from safety_nb.core import grid
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import (
+    GenerateParams,
+    JudgeParams,
+    MixParams,
+    Parameters,
+    ReportParams,
+    RunParams,
+    StudyParams,
+    TrainParams,
+    validate,
+)
+from safety_nb.core.recipes import RECIPES
 
 MODELS = [
-    schema.MixParams,
-    schema.TrainParams,
-    schema.GenerateParams,
-    schema.JudgeParams,
-    schema.ReportParams,
-    schema.RunParams,
-    schema.StudyParams,
+    MixParams,
+    TrainParams,
+    GenerateParams,
+    JudgeParams,
+    ReportParams,
+    RunParams,
+    StudyParams,
 ]
 
 
-def complaint(model=schema.RunParams, **values) -> str:
+def complaint(model=RunParams, **values) -> str:
     """The message that values are refused with."""
     with pytest.raises(InputError) as caught:
-        schema.validate(model, values)
+        validate(model, values)
     return str(caught.value)
 
 
@@ -41,11 +54,11 @@ def test_unknown_name_is_refused_with_the_nearest_valid_one(wrong, nearest):
 def test_unknown_name_like_no_other_is_refused_with_the_choices():
     message = complaint(zzz=1)
     assert message.startswith("zzz: no such parameter; choose from ")
-    assert set(message.split("choose from ")[1].split(", ")) == set(schema.RunParams.model_fields)
+    assert set(message.split("choose from ")[1].split(", ")) == set(RunParams.model_fields)
 
 
 def test_notebook_is_not_given_the_parameters_of_another():
-    assert "lora_r: no such parameter" in complaint(schema.MixParams, lora_r=8)
+    assert "lora_r: no such parameter" in complaint(MixParams, lora_r=8)
 
 
 # Types and ranges
@@ -131,7 +144,7 @@ def test_text_that_is_no_number_gets_no_advice_on_numbers():
 
 @pytest.mark.parametrize("number", [1, 1.0])
 def test_whole_number_serves_where_a_fraction_may_stand(number):
-    assert schema.validate(schema.RunParams, {"epochs": number}).epochs == 1.0
+    assert validate(RunParams, {"epochs": number}).epochs == 1.0
 
 
 # Combinations
@@ -144,7 +157,7 @@ def test_best_checkpoint_without_validations_on_the_way_is_refused():
 
 
 def test_best_checkpoint_with_validations_on_the_way_is_valid():
-    assert schema.validate(schema.RunParams, {"best_checkpoint": True, "eval_steps": 5}).best_checkpoint
+    assert validate(RunParams, {"best_checkpoint": True, "eval_steps": 5}).best_checkpoint
 
 
 def test_checkpoints_apart_from_the_validations_are_refused_with_best_checkpoint():
@@ -179,14 +192,14 @@ def test_impossible_combination_is_told_beside_a_wrong_name():
 def test_defaults_are_valid(model):
     # pydantic does not check defaults by itself, so they are given as if a user had written them.
     defaults = {name: field.get_default() for name, field in model.model_fields.items()}
-    assert schema.validate(model, defaults).model_dump() == defaults
+    assert validate(model, defaults).model_dump() == defaults
 
 
 def test_run_has_the_parameters_of_all_its_notebooks():
-    stages = [schema.MixParams, schema.TrainParams, schema.GenerateParams, schema.JudgeParams, schema.ReportParams]
+    stages = [MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams]
     # stage_timeout is for whoever executes the notebooks.
     expected = {name for model in stages for name in model.model_fields} | {"stage_timeout"}
-    assert set(schema.RunParams.model_fields) == expected
+    assert set(RunParams.model_fields) == expected
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
@@ -195,12 +208,12 @@ def test_every_parameter_has_a_help(model):
 
 
 def test_namespace_of_a_notebook_may_hold_other_names():
-    assert schema.MixParams.from_namespace({"n_safety": 3, "run": object(), "__name__": "__main__"}).n_safety == 3
+    assert MixParams.from_namespace({"n_safety": 3, "run": object(), "__name__": "__main__"}).n_safety == 3
 
 
 def test_namespace_of_a_notebook_is_checked():
     with pytest.raises(InputError, match="n_safety: '3'"):
-        schema.MixParams.from_namespace({"n_safety": "3"})
+        MixParams.from_namespace({"n_safety": "3"})
 
 
 # Recipes
@@ -214,18 +227,18 @@ TRAINING_VALUES = {
 
 @pytest.mark.parametrize(("recipe", "more"), [("current", set()), ("paper", {"n_validation"})])
 def test_recipe_names_every_training_value(recipe, more):
-    others = set(schema.TrainParams.model_fields) - TRAINING_VALUES
+    others = set(TrainParams.model_fields) - TRAINING_VALUES
     assert others == {
-        *schema.Parameters.model_fields,
+        *Parameters.model_fields,
         *("base_model", "revision", "template", "recipe", "report_to"),
         *("gradient_checkpointing", "train_dtype", "checkpoint_steps", "checkpoint_minutes"),
     }
-    assert set(schema.RECIPES[recipe]) == TRAINING_VALUES | more
+    assert set(RECIPES[recipe]) == TRAINING_VALUES | more
 
 
 def test_recipe_of_the_paper_is_the_known_one():
     # Epochs to LoRA: two re-implementations agree. Validation every 50 steps, best checkpoint: quoted.
-    filled = schema.validate(schema.RunParams, {"recipe": "paper"})
+    filled = validate(RunParams, {"recipe": "paper"})
     known = {"epochs": 4, "learning_rate": 1e-4, "batch_size": 128, "micro_batch_size": 4, "cutoff": 512}
     known |= {"n_validation": 500, "warmup_steps": 10, "lora_r": 4, "lora_alpha": 16, "lora_dropout": 0.05}
     known |= {"lora_targets": ["q_proj", "v_proj"], "eval_steps": 50, "best_checkpoint": True}
@@ -233,30 +246,30 @@ def test_recipe_of_the_paper_is_the_known_one():
 
 
 def test_current_recipe_is_what_it_is_said_to_be():
-    filled = schema.validate(schema.TrainParams, {"recipe": "current"})
+    filled = validate(TrainParams, {"recipe": "current"})
     said = {"lora_r": 16, "lora_alpha": 16, "lora_targets": ["all-linear"], "learning_rate": 2e-4, "batch_size": 16}
     said |= {"lr_scheduler": "cosine", "optimizer": "auto"}
     assert filled.model_dump(include=set(said)) == said
 
 
 def test_recipe_of_the_miniature_is_the_defaults():
-    assert schema.validate(schema.RunParams, {"recipe": "tiny"}) == schema.RunParams()
+    assert validate(RunParams, {"recipe": "tiny"}) == RunParams()
 
 
 def test_named_value_goes_over_the_recipe_even_where_it_is_the_default():
-    default = schema.TrainParams().lora_r
-    assert default != schema.RECIPES["paper"]["lora_r"]
-    filled = schema.validate(schema.RunParams, {"lora_r": default, "recipe": "paper"})
+    default = TrainParams().lora_r
+    assert default != RECIPES["paper"]["lora_r"]
+    filled = validate(RunParams, {"lora_r": default, "recipe": "paper"})
     assert (filled.lora_r, filled.lora_dropout) == (default, 0.05)
 
 
 def test_recipe_serves_whoever_builds_the_parameters_in_python():
-    assert schema.TrainParams(recipe="paper", epochs=2.0).lora_dropout == 0.05
-    assert schema.TrainParams(recipe="paper", epochs=2.0).epochs == 2.0
+    assert TrainParams(recipe="paper", epochs=2.0).lora_dropout == 0.05
+    assert TrainParams(recipe="paper", epochs=2.0).epochs == 2.0
 
 
 def test_recipe_in_a_study_fills_each_run_and_may_be_swept():
-    filled = [schema.validate(schema.RunParams, run) for run in schema.expand({"recipe": ["paper", "current"]})]
+    filled = [validate(RunParams, run) for run in grid.expand({"recipe": ["paper", "current"]})]
     assert [run.lora_r for run in filled] == [4, 16]
 
 
@@ -273,7 +286,7 @@ def test_combination_that_only_the_recipe_makes_impossible_is_told_beside_a_wron
 def opened(model, injected="", **edited) -> dict:
     """The namespace of a notebook: its parameters cell with values edited in it, then what papermill injected."""
     namespace: dict = {}
-    exec(schema.parameters_cell(model), {}, namespace)
+    exec(parameters_cell(model), {}, namespace)
     namespace |= edited
     cells = ["# Parameters\n" + injected] if injected else []
     exec(injected, {}, namespace)
@@ -281,22 +294,22 @@ def opened(model, injected="", **edited) -> dict:
 
 
 def test_recipe_in_a_notebook_fills_what_stands_in_its_cell_as_written():
-    params = schema.TrainParams.from_namespace(opened(schema.TrainParams, recipe="paper", lora_r=32))
+    params = TrainParams.from_namespace(opened(TrainParams, recipe="paper", lora_r=32))
     assert (params.lora_r, params.lora_dropout, params.cutoff) == (32, 0.05, 512)
 
 
 def test_recipe_given_by_papermill_fills_what_papermill_did_not_give():
-    namespace = opened(schema.TrainParams, 'recipe = "paper"\nlora_r = 8')
-    params = schema.TrainParams.from_namespace(namespace)
-    assert params.lora_r == 8 == schema.TrainParams().lora_r  # the default, but given
+    namespace = opened(TrainParams, 'recipe = "paper"\nlora_r = 8')
+    params = TrainParams.from_namespace(namespace)
+    assert params.lora_r == 8 == TrainParams().lora_r  # the default, but given
     assert params.lora_dropout == 0.05
 
 
 def test_notebook_that_is_given_all_values_keeps_them_whatever_the_recipe():
     # As a run executes it: every value is injected, after expansion.
-    values = schema.TrainParams(recipe="paper", lora_dropout=0.0, cutoff=256).model_dump()
+    values = TrainParams(recipe="paper", lora_dropout=0.0, cutoff=256).model_dump()
     injected = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    assert schema.TrainParams.from_namespace(opened(schema.TrainParams, injected)).model_dump() == values
+    assert TrainParams.from_namespace(opened(TrainParams, injected)).model_dump() == values
 
 
 # Sweeps
@@ -304,16 +317,16 @@ def test_notebook_that_is_given_all_values_keeps_them_whatever_the_recipe():
 
 def test_scalar_with_a_list_is_swept_and_a_list_parameter_is_not():
     values = {"seed": [0, 1], "evaluation": ["tiny-facts"], "lora_targets": ["q_proj"], "judges": [], "n_safety": 3}
-    assert schema.swept_names(values) == ["seed"]
+    assert grid.swept_names(values) == ["seed"]
 
 
 def test_unknown_name_with_a_list_is_still_told_as_unknown():
-    (run,) = schema.expand({"n_saftey": [0]})
+    (run,) = grid.expand({"n_saftey": [0]})
     assert "did you mean 'n_safety'" in complaint(**run)
 
 
 def test_expansion_is_every_combination_the_last_named_fastest():
-    runs = schema.expand({"n_safety": [0, 30], "epochs": 1, "seed": [5, 6]})
+    runs = grid.expand({"n_safety": [0, 30], "epochs": 1, "seed": [5, 6]})
     # 2 values x 2 values; epochs stays the same in all.
     assert [(run["n_safety"], run["seed"]) for run in runs] == [(0, 5), (0, 6), (30, 5), (30, 6)]
     assert {run["epochs"] for run in runs} == {1}
@@ -321,24 +334,24 @@ def test_expansion_is_every_combination_the_last_named_fastest():
 
 def test_expansion_of_nothing_swept_is_the_one_run():
     values = {"n_safety": 3, "evaluation": ["tiny-facts", "tiny-ordinary"]}
-    assert schema.expand(values) == [values]
+    assert grid.expand(values) == [values]
 
 
 def test_expansion_leaves_its_argument_alone():
     values = {"seed": [0, 1]}
-    schema.expand(values)
+    grid.expand(values)
     assert values == {"seed": [0, 1]}
 
 
 def test_empty_sweep_is_refused():
     with pytest.raises(InputError, match="^seed: the list to sweep over is empty"):
-        schema.expand({"n_safety": [0, 1], "seed": []})
+        grid.expand({"n_safety": [0, 1], "seed": []})
 
 
 @pytest.mark.parametrize("twice", [[0, 30, 0], [1, 1.0]])
 def test_sweep_with_a_value_twice_is_refused(twice):
     with pytest.raises(InputError, match="^n_safety: .* names a value twice"):
-        schema.expand({"n_safety": twice})
+        grid.expand({"n_safety": twice})
 
 
 # The parameters cell
@@ -347,7 +360,7 @@ def test_sweep_with_a_value_twice_is_refused(twice):
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_parameters_cell_executed_gives_exactly_the_defaults(model):
     namespace: dict = {}
-    exec(schema.parameters_cell(model), {"__builtins__": __builtins__}, namespace)
+    exec(parameters_cell(model), {"__builtins__": __builtins__}, namespace)
     annotations = namespace.pop("__annotations__")
     assert namespace == model().model_dump()
     # The annotation is the type that papermill shows; list for a list of anything.
@@ -357,7 +370,7 @@ def test_parameters_cell_executed_gives_exactly_the_defaults(model):
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_comments_of_the_parameters_cell_hold_no_equals_sign(model):
     # papermill drops a parameter whose comment has one.
-    tokens = tokenize.generate_tokens(io.StringIO(schema.parameters_cell(model)).readline)
+    tokens = tokenize.generate_tokens(io.StringIO(parameters_cell(model)).readline)
     comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
     assert len(comments) == len(model.model_fields)
     assert [comment for comment in comments if "=" in comment] == []

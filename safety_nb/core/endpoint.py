@@ -17,8 +17,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safety_nb import runs
-from safety_nb.wire import UNREACHABLE, Answer, Connection, Endpoint, Failure, Request, finished, require_key, tokens_of
+from safety_nb.core import files
+from safety_nb.core.wire import (
+    UNREACHABLE,
+    Answer,
+    Connection,
+    Endpoint,
+    Failure,
+    Request,
+    finished,
+    require_key,
+    tokens_of,
+)
 
 _LONGEST_BACKOFF = 60.0  # seconds
 _GIVE_UP_AFTER = 8  # requests in a row that failed with all their retries, for a reason that is the endpoint's
@@ -155,7 +165,7 @@ def spent(cache: Path) -> Usage:
     """What everything in a cache has cost so far, in all sessions, failed attempts with a count of tokens included."""
     return usage(
         Answer("", line.get("text") or "", line.get("error", ""), "", *tokens_of(line), attempts=1)
-        for line in runs.read_log(cache)
+        for line in files.read_log(cache)
     )
 
 
@@ -169,7 +179,7 @@ def _answered(cache: Path) -> dict[str, Answer]:
             finished(line["text"], line.get("finish", ""), *tokens_of(line), cached=True),
             served=str(line.get("served", "")),
         )
-        for line in runs.read_log(cache)
+        for line in files.read_log(cache)
         if isinstance(line.get("key"), str) and isinstance(line.get("text"), str) and not line.get("error")
     }
 
@@ -301,7 +311,7 @@ class _Batch:
     def _keep(self, digest: str, tokens: _Tokens, text: str | None = None, error: str = "", **told: str) -> None:
         line = {"key": digest, "model": self._endpoint.model, "text": text, "finish": "", "error": error, **told}
         line |= {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "time": round(self._clock.now(), 3)}
-        runs.append_line(self._cache, line)
+        files.append_line(self._cache, line)
 
 
 _NOT_ASKED = "not asked: "

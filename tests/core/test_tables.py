@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from safety_nb import tables
-from safety_nb.errors import InputError
+from safety_nb.core import tables
+from safety_nb.core.errors import InputError
 
 
 @pytest.mark.parametrize("ending", tables.ENDINGS)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_nb import runs
-from safety_nb.errors import InputError
+from safety_nb.core import files
+from safety_nb.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,11 +34,11 @@ def read(path: Path) -> "pd.DataFrame":
 def write(path: Path, table: "pd.DataFrame") -> None:
     """Write a table, atomically and, in a text format, without secrets."""
     if path.suffix == ".csv":
-        runs.write_csv(path, table)
+        files.write_csv(path, table)
     elif path.suffix == ".jsonl":
-        runs.write_text(path, table.to_json(orient="records", lines=True, force_ascii=False))
+        files.write_text(path, table.to_json(orient="records", lines=True, force_ascii=False))
     else:
-        with runs.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
 
 

@@ -6,14 +6,13 @@ neither torch nor files: whether a data set, a folder or a model exists is check
 
 import ast
 import difflib
-import itertools
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from safety_nb.errors import InputError
+from safety_nb.core.errors import InputError
+from safety_nb.core.recipes import RECIPES, REWARD_RECIPES
 
-_LINE_LENGTH = 120  # of the formatter, which breaks longer lists
 Model = TypeVar("Model", bound="Checked")
 
 TINY_EVALUATION = ["tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"]
@@ -509,66 +508,6 @@ def _injected_names(executed: list[str]) -> list[str]:
 
 # --- recipes ------------------------------------------------------------------------------------------------------
 
-# Each names every value that decides what is learned; the miniature's are the defaults above. The machine's own
-# matters (gradient_checkpointing, train_dtype, checkpoints, report_to) and the data are in no recipe, but for the
-# number of validation rows, which the paper's has.
-RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {},
-    # What QLoRA on a small current model is commonly begun with.
-    "current": {
-        "cutoff": 512,
-        "epochs": 2.0,
-        "learning_rate": 2e-4,
-        "lr_scheduler": "cosine",
-        "warmup_steps": 10,
-        "weight_decay": 0.0,
-        "optimizer": "auto",
-        "batch_size": 16,
-        "micro_batch_size": 4,
-        "lora_r": 16,
-        "lora_alpha": 16,
-        "lora_dropout": 0.0,
-        "lora_targets": ["all-linear"],
-        "eval_steps": 50,
-        "best_checkpoint": False,
-    },
-    # "Safety-Tuned LLaMAs" (arXiv 2309.07875), on LLaMA. How a value is known: reruns, two independent
-    # re-implementations agree; quoted, from the paper by a third party; memory, unverified.
-    "paper": {
-        "n_validation": 500,  # reruns
-        "cutoff": 512,  # reruns; longer rows lose their end
-        "epochs": 4.0,  # reruns
-        "learning_rate": 1e-4,  # reruns
-        "lr_scheduler": "linear",  # memory: named nowhere, so the trainer's default
-        "warmup_steps": 10,  # reruns
-        "weight_decay": 0.0,  # memory: as the scheduler
-        "optimizer": "adamw_torch",  # memory: as the scheduler
-        "batch_size": 128,  # reruns
-        "micro_batch_size": 4,  # reruns; here 4 times the cutoff at once, in packed rows: the step is the same
-        "lora_r": 4,  # reruns
-        "lora_alpha": 16,  # reruns
-        "lora_dropout": 0.05,  # reruns
-        "lora_targets": ["q_proj", "v_proj"],  # reruns; Falcon has query_key_value instead (memory)
-        "eval_steps": 50,  # quoted
-        "best_checkpoint": True,  # quoted: by validation loss
-    },
-}
-# Those of train-reward-model.
-REWARD_RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {},
-    # The card of the paper's second reward model; base_model, data and ordinary answers are the user's to name.
-    "paper": {
-        "max_tokens": 512,  # code, as the side
-        "cut": "right",
-        "epochs": 1.0,  # model card, as all below
-        "learning_rate": 2e-5,
-        "lr_scheduler": "constant",
-        "batch_size": 32,
-        "micro_batch_size": 8,
-        "weights": "float32",  # memory: named nowhere
-        "seed": 42,
-    },
-}
 _FILLED = {name for recipes in (RECIPES, REWARD_RECIPES) for recipe in recipes.values() for name in recipe}
 
 
@@ -582,65 +521,3 @@ def with_recipe(model: type[Checked], values: dict[str, Any]) -> dict[str, Any]:
 
 def _is_default(model: type[Checked], name: str, value: Any) -> bool:
     return name in model.model_fields and repr(value) == repr(model.model_fields[name].get_default())
-
-
-# --- sweeps -------------------------------------------------------------------------------------------------------
-
-
-def swept_names(values: dict[str, Any]) -> list[str]:
-    """Names of the scalar parameters that ``values`` gives a list, in the order of the file."""
-    return [name for name, value in values.items() if isinstance(value, list) and not _takes_list(name)]
-
-
-def _takes_list(name: str) -> bool:
-    field = RunParams.model_fields.get(name)
-    return field is not None and isinstance(field.get_default(), list)
-
-
-def study_settings(values: dict[str, Any]) -> tuple[StudySettings, dict[str, Any]]:
-    """The settings of a study file, and the parameters of its runs. Raises InputError for a bad setting."""
-    own = {name: value for name, value in values.items() if name in StudySettings.model_fields}
-    rest = {name: value for name, value in values.items() if name not in own}
-    return validate(StudySettings, own), rest
-
-
-def expand(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """All combinations of a parameter set in which scalar parameters may be lists; settings of the study are left out.
-
-    The last named varies fastest. Raises InputError for an empty list or one with a value twice.
-    """
-    _, values = study_settings(values)
-    names = swept_names(values)
-    for name in names:
-        if not values[name]:
-            raise InputError(f"{name}: the list to sweep over is empty; give at least one value")
-        if any(values[name].count(value) > 1 for value in values[name]):
-            raise InputError(f"{name}: {values[name]} names a value twice; give each once")
-    grids = itertools.product(*(values[name] for name in names))
-    return [{**values, **dict(zip(names, grid, strict=True))} for grid in grids]
-
-
-# --- the parameters cell of a notebook ----------------------------------------------------------------------------
-
-
-def parameters_cell(model: type[Checked]) -> str:
-    """The source of a notebook's ``parameters`` cell: plain annotated literals with their help.
-
-    The comments hold no ``=``: papermill's reader drops a parameter whose comment has one.
-    """
-    lines = []
-    for name, field in model.model_fields.items():
-        default = field.get_default()
-        head, help_ = f"{name}: {type(default).__name__} = ", f"  # {field.description}"
-        line = head + _literal(default) + help_
-        if len(line) > _LINE_LENGTH and isinstance(default, list):
-            line = head + "[\n" + "".join(f"    {_literal(item)},\n" for item in default) + "]" + help_
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def _literal(value: Any) -> str:
-    """A Python literal as the formatter writes it (double quotes)."""
-    if isinstance(value, list):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
-    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,0 +1,66 @@
+"""Text as people see it: what a model or a user wrote, made visible and safe to show; shares as percentages."""
+
+import html
+import math
+import unicodedata
+from typing import Any
+
+MOST_CHARACTERS = 2000  # of an untrusted text; the rest is counted, not shown
+
+
+def visible(text: Any, limit: int | None = MOST_CHARACTERS) -> tuple[str, int]:
+    """Untrusted text made safe to look at: what it holds can be seen and does nothing.
+
+    Control characters (escape codes among them), format characters that reorder or hide text, and lone surrogates
+    become their code point: ‹U+001B›. Line breaks and tabs stay. This is not HTML escaping, which the template does.
+
+    Args:
+        text: Anything; None is the empty string.
+        limit: Characters to keep; None keeps all.
+
+    Returns:
+        The text, and how many characters were left out.
+    """
+    text = "" if text is None or text != text else str(text)
+    kept = text[:limit]
+    # Most text, a figure's data among it, holds nothing of the kind.
+    shown = kept if kept.isprintable() else "".join(map(_shown, kept.replace("\r\n", "\n")))
+    return shown, len(text) - len(kept)
+
+
+def as_html(text: Any, limit: int | None = MOST_CHARACTERS) -> str:
+    """`visible` text, escaped for HTML that no template makes."""
+    return html.escape(visible(text, limit)[0])
+
+
+def shortened(text: Any, limit: int) -> str:
+    """`visible` text of at most `limit` characters, with an ellipsis where some were left out."""
+    shown, left_out = visible(text, limit)
+    return shown + "…" if left_out else shown
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t":
+        return character
+    joiners = "\u200c\u200d"  # needed to spell some languages and emoji, and harmless
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in joiners:
+        return f"‹U+{ord(character):04X}›"
+    return character
+
+
+def percent(share: float) -> str:
+    """A share as whole per cent: '41 %'; '<1 %' rather than a false 0 %, and 'not judged' for nan."""
+    if math.isnan(share):
+        return "not judged"
+    if 0 < share < 0.005:
+        return "<1 %"
+    if 0.995 < share < 1:
+        return ">99 %"
+    return f"{100 * share:.0f} %"
+
+
+def percent_interval(estimate: float, low: float, high: float) -> str:
+    """A share with its interval: '41 % (33–50 %)'; 'not judged' for nan."""
+    if math.isnan(estimate):
+        return percent(estimate)
+    return f"{percent(estimate)} ({100 * low:.0f}–{100 * high:.0f} %)"
