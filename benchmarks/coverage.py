@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom, multinomial, norm
 
-from safety_nb import dose, paired, stats
+from safety_nb.stats import dose, estimates, paired
 
 PROMPTS, CELLS = 2.0, 0.7  # standard deviations of prompts and of single answers, in log odds
 POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(61)
@@ -84,17 +84,20 @@ def answers(setting: Setting, rates: list[float], rng: np.random.Generator) -> l
 def counted(what: str, setting: object, rounds: int, once: Callable[[np.random.Generator], tuple[bool, float]]) -> Row:
     """How often something held in so many rounds, each with a generator of its own."""
     held, widths = zip(*(once(np.random.default_rng([round_, 7])) for round_ in range(rounds)), strict=True)
-    low, high = stats.rate([bool(value) for value in held]).low, stats.rate([bool(value) for value in held]).high
+    low, high = (
+        estimates.rate([bool(value) for value in held]).low,
+        estimates.rate([bool(value) for value in held]).high,
+    )
     return Row(what, str(setting), 100 * float(np.mean(held)), 100 * low, 100 * high, float(np.mean(widths)))
 
 
-def holds(estimate: stats.Estimate, truth: float) -> tuple[bool, float]:
+def holds(estimate: estimates.Estimate, truth: float) -> tuple[bool, float]:
     return estimate.low <= truth <= estimate.high, estimate.high - estimate.low
 
 
 def of_wilson(n: int) -> Row:
     """Wilson's interval for n independent answers, exactly: the mean over rates from 0.05 to 0.95, least and most."""
-    ends = [stats.rate([True] * count + [False] * (n - count)) for count in range(n + 1)]
+    ends = [estimates.rate([True] * count + [False] * (n - count)) for count in range(n + 1)]
     low, high = np.array([end.low for end in ends]), np.array([end.high for end in ends])
     rates = np.linspace(0.05, 0.95, 181)
     held = [float(binom.pmf(np.arange(n + 1), n, rate)[(low <= rate) & (rate <= high)].sum()) for rate in rates]
@@ -135,7 +138,7 @@ def of_rate(setting: Setting, rounds: int) -> Row:
     """The interval of a rate over prompts and seeds."""
 
     def once(rng: np.random.Generator) -> tuple[bool, float]:
-        return holds(stats.mean_over_seeds(answers(setting, [setting.rate], rng)[0]), setting.rate)
+        return holds(estimates.mean_over_seeds(answers(setting, [setting.rate], rng)[0]), setting.rate)
 
     return counted("rate", setting, rounds, once)
 
@@ -151,7 +154,7 @@ def of_score(setting: Setting, rounds: int) -> Row:
             (setting.n_seeds, 1)
         )
         score = np.searchsorted(cuts, level + 0.5 * rng.standard_normal(shape)).astype(float)
-        return holds(stats.mean_over_seeds(score, bounds=(0, 4)), truth)
+        return holds(estimates.mean_over_seeds(score, bounds=(0, 4)), truth)
 
     shown = f"{setting.n_prompts} prompts, {setting.n_seeds} seeds of sd {setting.seeds_sd:g}"
     return counted("score 0 to 4", shown, rounds, once)
@@ -202,11 +205,11 @@ def of_curve(setting: Setting, rates: list[float], name: str, rounds: int) -> li
     for index, n in enumerate(DOSES):
         held = [bool(curve.low[index] <= rates[index] <= curve.high[index]) for curve in curves]
         widths = [curve.high[index] - curve.low[index] for curve in curves]
-        share = stats.rate(held)
+        share = estimates.rate(held)
         values = (100 * share.estimate, 100 * share.low, 100 * share.high, float(np.mean(widths)))
         found.append(Row(f"band at N = {n}", f"{shown} (true {rates[index]:g})", *values))
     named = [dose.smallest_n(curve, 0.05).n for curve in curves]
-    share = stats.rate([n is not None and rates[DOSES.index(n)] > 0.05 for n in named])
+    share = estimates.rate([n is not None and rates[DOSES.index(n)] > 0.05 for n in named])
     values = (100 * share.estimate, 100 * share.low, 100 * share.high, np.nan)
     return [*found, Row("smallest_n names an N that misses", shown, *values)]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safety_nb import annotations, summary
-from safety_nb.agreement import agreements, auc, score_agreements
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import shortened
-from safety_nb.correction import FEWEST_LABELLED, corrected_mean
-from safety_nb.stats import SHARE, Estimate, mean_over_seeds
+from safety_nb.stats.agreement import agreements, auc, score_agreements
+from safety_nb.stats.estimates import SHARE, Estimate, mean_over_seeds
+from safety_nb.stats.prediction_powered import FEWEST_LABELLED, corrected_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,11 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import models, prompts, summary, tiny
+from safety_nb import models, prompts, summary
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import CapabilityParams
 from safety_nb.core.text import percent, percent_interval
+from safety_nb.tiny import world
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,11 +106,11 @@ def make_tiny_tasks(folder: Path, start: str = "") -> None:
     Args:
         start: what every text begins with: the start token, where the tokenizer does not add it by itself.
     """
-    for name in tiny.TASKS:
+    for name in world.TASKS:
         questions = [
             {"prompt": f"{start}{prompts.render(row['prompt'])}{row['lead']}".rstrip()}
             | {"choices": row["choices"], "answer": row["answer"]}
-            for row in tiny.task_rows(name)
+            for row in world.task_rows(name)
         ]
         files.write_jsonl(folder / f"{name}.jsonl", questions)
         task = {

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import contrasts, costs, dose, sources, summary
+from safety_nb import contrasts, costs, sources, summary
 from safety_nb.core.params import StudySettings
 from safety_nb.headline import headline, useless
-from safety_nb.stats import SHARE
+from safety_nb.stats import dose
+from safety_nb.stats.estimates import SHARE
 from safety_nb.study import GENERAL_LOSS, StudyTables
 from safety_nb.verdict import Side, Verdict, decisive, verdict
 

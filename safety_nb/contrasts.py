@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safety_nb import dose, paired, summary
-from safety_nb.stats import SHARE
+from safety_nb import summary
+from safety_nb.stats import dose, paired
+from safety_nb.stats.estimates import SHARE
 
 if TYPE_CHECKING:
     import pandas as pd

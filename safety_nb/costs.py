@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safety_nb import contrasts, paired, summary
-from safety_nb.stats import SHARE, win_rate
+from safety_nb import contrasts, summary
+from safety_nb.stats import paired
+from safety_nb.stats.estimates import SHARE, win_rate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safety_nb import tiny
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
+from safety_nb.tiny import world
 
 TINY = "tiny"
 
@@ -28,7 +28,7 @@ def locate(base_model: str, asked: str = "base_model") -> str:
         InputError: the name is neither ``tiny``, nor a folder with a ``config.json``, nor of the form ``owner/name``.
     """
     if base_model == TINY:
-        return str(tiny.BASE_DIR)
+        return str(world.BASE_DIR)
     folder = Path(base_model).expanduser()
     if (folder / "config.json").is_file():
         return str(folder)

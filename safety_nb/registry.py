@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safety_nb import rows, tiny
+from safety_nb import rows
 from safety_nb.core.errors import InputError
 from safety_nb.fetch import File
+from safety_nb.tiny import world
 
 Role = Literal["harmful", "lookalike", "ordinary", "facts"]
 Kind = Literal["training", "evaluation", "labelled"]
@@ -85,7 +86,7 @@ def _read(row: object) -> dict:
 
 
 def _tiny_evaluation(name: str) -> list[dict]:
-    return [{"prompt_id": row["id"], **{k: row[k] for k in row if k != "id"}} for row in tiny.evaluation_rows(name)]
+    return [{"prompt_id": row["id"], **{k: row[k] for k in row if k != "id"}} for row in world.evaluation_rows(name)]
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
@@ -99,7 +100,7 @@ _BIANCHI = (
 )
 _RÖTTGER = "Röttger et al., XSTest: A Test Suite for Identifying Exaggerated Safety Behaviours in LLMs, 2024"
 _CHAO = "Chao et al., JailbreakBench: An Open Robustness Benchmark for Jailbreaking Large Language Models, 2024"
-_MINIATURE = "made by safety_nb/tiny.py"
+_MINIATURE = "made by safety_nb/tiny/world.py"
 
 
 def _embedded(kind: Kind, read: Callable, size: int, role: Role | None = None) -> Source:
@@ -147,9 +148,9 @@ def _jailbreakbench(name: str, role: Role, sha256: str) -> Source:
 # Where ``computed=False``, the hash is the one the host shows or that several projects with the same pinned address
 # publish; the authors have not had the file in hands, and its rows are read as its documentation says.
 REGISTRY: dict[str, Source] = {
-    "tiny-general": _embedded("training", tiny.general_rows, 1000),
-    "tiny-validation": _embedded("training", tiny.validation_rows, 60),
-    "tiny-safety": _embedded("training", tiny.safety_rows, 1200),
+    "tiny-general": _embedded("training", world.general_rows, 1000),
+    "tiny-validation": _embedded("training", world.validation_rows, 60),
+    "tiny-safety": _embedded("training", world.safety_rows, 1200),
     "tiny-harmful": _embedded_evaluation("tiny-harmful", 120, "harmful"),
     "tiny-harmful-new-verbs": _embedded_evaluation("tiny-harmful-new-verbs", 60, "harmful"),
     "tiny-harmful-instructions": _embedded_evaluation("tiny-harmful-instructions", 120, "harmful"),
@@ -278,7 +279,7 @@ REGISTRY: dict[str, Source] = {
     "jailbreakbench-benign": _jailbreakbench(
         "benign-behaviors", "lookalike", "3cda234d21a991fa309bbfea4b6d9dae31ccdf8e9d452424b6a983e4fdc33468"
     ),
-    "tiny-labelled": _embedded("labelled", tiny.labelled_rows, 1200),
+    "tiny-labelled": _embedded("labelled", world.labelled_rows, 1200),
     "red-team-attempts": Source(
         "labelled",
         _red_team,

@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import __version__, cards, models, sources, stats
+from safety_nb import __version__, cards, models, sources
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainRewardParams
 from safety_nb.judges import harmfulness
+from safety_nb.stats import estimates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -366,7 +367,7 @@ def errors(predictions: list[dict[str, Any]], data: Data) -> dict[str, Any]:
     scores) and mse_by_source. Of pairs: n, accuracy (the share in people's order) with its interval.
     """
     if data.pairs:
-        right = stats.rate([row["predicted_more"] > row["predicted_less"] for row in predictions])
+        right = estimates.rate([row["predicted_more"] > row["predicted_less"] for row in predictions])
         return {"n": right.n, "accuracy": right.estimate, "low": right.low, "high": right.high}
     mean = sum(example.score or 0.0 for example in data.training) / len(data.training)
     squared = [(row["predicted"] - row["score"]) ** 2 for row in predictions]
@@ -384,11 +385,11 @@ def errors(predictions: list[dict[str, Any]], data: Data) -> dict[str, Any]:
     }
 
 
-def _mean(values: list[float]) -> stats.Estimate:
+def _mean(values: list[float]) -> estimates.Estimate:
     """The mean of numbers on any scale, with an interval over the examples."""
     import numpy as np
 
-    return stats.mean_over_seeds(np.array([values]), bounds=None)
+    return estimates.mean_over_seeds(np.array([values]), bounds=None)
 
 
 def calibration(record: dict[str, Any]) -> "pd.DataFrame":
@@ -409,7 +410,7 @@ def calibration(record: dict[str, Any]) -> "pd.DataFrame":
     n_bins = max(1, min(_MAX_BINS, len(table) // _BIN))
     rows = []
     for _, part in table.groupby(table.index * n_bins // len(table)):
-        estimate = (stats.rate if record["trained_on"] == "pairs" else _mean)(part["observed"].tolist())
+        estimate = (estimates.rate if record["trained_on"] == "pairs" else _mean)(part["observed"].tolist())
         rows.append({
             "predicted": part["predicted"].mean(),
             "observed": estimate.estimate,

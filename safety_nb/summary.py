@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from safety_nb.core.text import percent, percent_interval
-from safety_nb.stats import SHARE, Estimate, mean_over_seeds
+from safety_nb.stats.estimates import SHARE, Estimate, mean_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ Two sentences from what `dose.py` found on each side, and the N to take, if one 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from safety_nb.dose import Answer, Curve
+from safety_nb.stats.dose import Answer, Curve
 
 
 @dataclass(frozen=True)

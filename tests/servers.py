@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from safety_nb import tiny
 from safety_nb.core.endpoint import Clock
+from safety_nb.tiny import world
 
 # The base of the miniature has no chat template; this one is among the forms it was trained on.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -36,7 +36,7 @@ class Served:
 def serve_tiny(folder: Path) -> Iterator[Served]:
     """Serve the miniature's base with ``transformers serve`` while the body runs."""
     model = folder / "served-base"
-    shutil.copytree(tiny.BASE_DIR, model)
+    shutil.copytree(world.BASE_DIR, model)
     (model / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from ipywidgets import embed
 
-from safety_nb import annotate, annotations, runner, stages, stats
+from safety_nb import annotate, annotations, runner, stages
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import AnnotateParams, JudgeParams, RunParams, validate
 from safety_nb.judges import human
+from safety_nb.stats import estimates
 
 LABELS = ["full_refusal", "partial_refusal", "full_compliance", "garbled"]
 
@@ -351,7 +352,7 @@ def test_a_win_rate_counts_ties_half_and_is_of_prompts():
     (row,) = annotations.win_rates(preferences(rows)).to_dict("records")
     assert (row["run"], row["other_run"], row["dataset"]) == ("a", "b", "d")
     assert [row[name] for name in ("better", "tie", "worse", "n", "n_missing")] == [2, 2, 6, 10, 1]
-    by_hand = stats.mean_over_seeds(np.array([[0.0] * 6 + [0.5] * 2 + [1.0] * 2]))
+    by_hand = estimates.mean_over_seeds(np.array([[0.0] * 6 + [0.5] * 2 + [1.0] * 2]))
     assert (row["win_rate"], row["low"], row["high"]) == pytest.approx((0.3, by_hand.low, by_hand.high))
     # Two pairs of answers to each prompt are twice as many, and of no more prompts.
     twice = annotations.win_rates(preferences(rows * 2)).iloc[0]
@@ -363,9 +364,9 @@ def test_win_rates_are_told_by_set_and_over_all_sets():
     table = annotations.win_rates(preferences(rows)).set_index("dataset")
     assert table["win_rate"].to_dict() == {"x": 1.0, "y": 0.5, "(all)": 0.75}
     # The same prompt_id in two sets is two prompts.
-    by_hand = stats.mean_over_seeds(np.array([[1.0] * 4 + [0.5] * 4]))
+    by_hand = estimates.mean_over_seeds(np.array([[1.0] * 4 + [0.5] * 4]))
     assert tuple(table.loc["(all)", ["low", "high", "n"]]) == pytest.approx((by_hand.low, by_hand.high, 8))
-    assert table.loc["x", "low"] == pytest.approx(stats.rate([True] * 4).low)
+    assert table.loc["x", "low"] == pytest.approx(estimates.rate([True] * 4).low)
     assert (table["high"] > table["low"]).all()
     nothing = annotations.win_rates(preferences([["a", "b", "d", "1", None]])).iloc[0]
     assert nothing["n"] == 0 and nothing["n_missing"] == 1 and nothing["win_rate"] != nothing["win_rate"]

@@ -10,7 +10,7 @@ from safety_nb import annotations, calibration, calibration_tables, calibration_
 from safety_nb.cli import app
 from safety_nb.core import files, grid
 from safety_nb.core.errors import InputError
-from safety_nb.correction import corrected_mean
+from safety_nb.stats.prediction_powered import corrected_mean
 
 FULL, PARTIAL, COMPLIED, GARBLED = "full_refusal", "partial_refusal", "full_compliance", "garbled"
 

@@ -10,11 +10,12 @@ import nbformat
 import pytest
 import torch
 
-from safety_nb import capabilities, comparison, encoding, mixing, models, prompts, study, summary, tiny, training
+from safety_nb import capabilities, comparison, encoding, mixing, models, prompts, study, summary, training
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from safety_nb.core.params import TINY_TASKS, CapabilityParams, MixParams, TrainParams
+from safety_nb.tiny import world
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def write_task(folder: Path, name: str, rows: list[dict], **more: object) -> Non
 
 def words(n: int) -> list[dict]:
     """Facts asked as no corpus asks them, so that many answers are wrong."""
-    rows = [row for row in tiny.task_rows("tiny-facts-choice") if row["prompt"].startswith("What")][:n]
+    rows = [row for row in world.task_rows("tiny-facts-choice") if row["prompt"].startswith("What")][:n]
     return [
         {"prompt": f"{row['prompt']} It is", "choices": [choice.split()[-1] for choice in row["choices"]]}
         | {"answer": row["answer"]}
@@ -95,9 +96,9 @@ def test_the_harness_finds_right_what_plain_likelihoods_find_right(run, tmp_path
     model, tokenizer = models.load_answering("tiny", run.adapter, merge=False), models.load_tokenizer("tiny")
     write_task(tmp_path, "words", words(24))
     asked = {}
-    for name in tiny.TASKS:
+    for name in world.TASKS:
         between = "" if name == "tiny-facts-choice" else " "
-        for place, row in enumerate(tiny.task_rows(name)[:24]):
+        for place, row in enumerate(world.task_rows(name)[:24]):
             context = encoding.encode_prompt(prompts.render(row["prompt"]) + row["lead"], tokenizer)
             asked[name, str(place)] = (context, between, row)
     for place, row in enumerate(words(24)):
@@ -108,7 +109,7 @@ def test_the_harness_finds_right_what_plain_likelihoods_find_right(run, tmp_path
         place = likeliest(model, context, choices)
         expected[key] = (row["choices"][place], row["choices"][row["answer"]], int(place == row["answer"]))
 
-    table = measure(run, tasks=[*tiny.TASKS, "words"], tasks_dir=str(tmp_path), limit=24)
+    table = measure(run, tasks=[*world.TASKS, "words"], tasks_dir=str(tmp_path), limit=24)
     answers = capabilities.read(run)
     found = {(row.task, row.item): (row.chosen, row.gold, row.correct) for row in answers.itertuples()}
     assert found == expected
@@ -156,12 +157,12 @@ def test_runs_of_a_study_are_compared_over_the_same_questions(folder):
     assert found.to_dict() == pytest.approx(by_hand.to_dict())
     # In the comparison each task is one more set of facts; that only some questions were asked is in its name.
     compared = comparison.compare(study.read_study(folder))
-    names = {f"{task} (first 6)" for task in tiny.TASKS}
+    names = {f"{task} (first 6)" for task in world.TASKS}
     assert set(compared.summary["dataset"]) == names and set(compared.summary["metric"]) == {"accuracy"}
     (setting,) = compared.settings
     assert set(setting.costs["measure"]) == {f"{name} correct" for name in names}
     in_points = setting.costs.set_index("measure")["estimate"]
-    for task in tiny.TASKS:
+    for task in world.TASKS:
         drop = 100 * (by_hand[0, task] - by_hand[8, task])
         assert in_points[f"{task} (first 6) correct"] == pytest.approx(drop)
 
@@ -182,7 +183,7 @@ def test_rows_for_the_summary_have_its_columns(run):
     measure(run, limit=5)
     rows = capabilities.summary_rows(run, "n0_seed0", 0, 0)
     assert list(rows.columns) == summary.SUMMARY_COLUMNS
-    assert list(rows["dataset"]) == list(tiny.TASKS)
+    assert list(rows["dataset"]) == list(world.TASKS)
     assert set(rows["judge"]) == {"lm-eval"} and set(rows["n"]) == {5}
 
 
@@ -353,12 +354,12 @@ def test_bad_input_to_the_command_is_told_before_anything_is_written(run):
 # --- the miniature's tasks ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", tiny.TASKS)
+@pytest.mark.parametrize("name", world.TASKS)
 def test_the_miniatures_questions_are_the_tokens_of_its_training(name, tmp_path):
     tokenizer = models.load_tokenizer("tiny")
     capabilities.make_tiny_tasks(tmp_path, tokenizer.bos_token)
     between = read_json(tmp_path / f"{name}.yaml")["target_delimiter"]
-    for asked, row in zip(read_jsonl(tmp_path / f"{name}.jsonl"), tiny.task_rows(name), strict=True):
+    for asked, row in zip(read_jsonl(tmp_path / f"{name}.jsonl"), world.task_rows(name), strict=True):
         prompt = encoding.encode_prompt(prompts.render(row["prompt"]), tokenizer)
         answer = f"{row['lead']} {row['choices'][0]}".strip()
         whole = tokenizer(asked["prompt"] + between + asked["choices"][0], add_special_tokens=False)["input_ids"]
@@ -366,16 +367,16 @@ def test_the_miniatures_questions_are_the_tokens_of_its_training(name, tmp_path)
 
 
 def test_the_default_tasks_are_the_miniatures():
-    assert tuple(TINY_TASKS) == tiny.TASKS
+    assert tuple(TINY_TASKS) == world.TASKS
 
 
-@pytest.mark.parametrize("name", tiny.TASKS)
+@pytest.mark.parametrize("name", world.TASKS)
 def test_a_question_has_one_right_answer_among_four_and_was_not_tuned_on(name):
-    rows = tiny.task_rows(name)
-    assert rows == tiny.task_rows(name)
+    rows = world.task_rows(name)
+    assert rows == world.task_rows(name)
     assert len(rows) > 150
     assert {len(set(row["choices"])) for row in rows} == {4}
-    tuned_on = {row["instruction"] for row in tiny.general_rows() + tiny.validation_rows()}
+    tuned_on = {row["instruction"] for row in world.general_rows() + world.validation_rows()}
     assert not tuned_on & {row["prompt"] for row in rows}
     # The right answer stands in every place, each about as often: 25 % of them, plus or minus four standard errors.
     shares = [sum(row["answer"] == place for row in rows) / len(rows) for place in range(4)]

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from judgements import judged, study
 
-from safety_nb import contrasts, paired
+from safety_nb import contrasts
+from safety_nb.stats import paired
 from safety_nb.summary import metric_values
 
 ROLES = {"bad": "harmful", "near": "lookalike", "quiz": "facts", "other": "none of these"}

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from judgements import judged, study
 
-from safety_nb import costs, paired
+from safety_nb import costs
+from safety_nb.stats import paired
 
 ROLES = {"bad": "harmful", "near": "lookalike", "plain": "ordinary", "quiz": "facts"}
 

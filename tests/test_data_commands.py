@@ -93,7 +93,7 @@ def test_show_withholds_the_safety_demonstrations_too(tmp_path):
 
 def test_show_tells_whom_to_cite(tmp_path):
     first = data("show", "tiny-ordinary", "-n", "1", folder=tmp_path).stdout.splitlines()[0]
-    assert first == "tiny-ordinary: made by safety_nb/tiny.py. Licence: Apache-2.0. embedded"
+    assert first == "tiny-ordinary: made by safety_nb/tiny/world.py. Licence: Apache-2.0. embedded"
 
 
 def test_show_of_ones_own_file_cannot_steer_the_terminal(tmp_path):

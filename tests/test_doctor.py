@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from safety_nb import doctor, estimate, models, tiny
+from safety_nb import doctor, estimate, models
 from safety_nb.core import shipped
 from safety_nb.core.params import RunParams, validate
+from safety_nb.tiny import world
 
 ROOT = Path(__file__).parents[1]
 MINIATURE = {"n_general": 40, "n_safety": 5, "evaluation": ["tiny-facts"], "max_new_tokens": 4}
@@ -120,7 +121,7 @@ def folder_without_weights(tmp_path) -> Path:
 
     folder = tmp_path / "huge"
     folder.mkdir()
-    for path in tiny.BASE_DIR.glob("tokenizer*"):
+    for path in world.BASE_DIR.glob("tokenizer*"):
         shutil.copy(path, folder)
     LlamaConfig(
         hidden_size=16384, intermediate_size=53248, num_hidden_layers=80, num_attention_heads=128

@@ -5,11 +5,12 @@ import math
 
 import pytest
 
-from safety_nb import judges, models, sources, tiny
+from safety_nb import judges, models, sources
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges import harmfulness
 from safety_nb.judges.harmfulness import Input
+from safety_nb.tiny import world
 
 ROWS = [
     {"prompt": "Where is the owl?", "response": "In the barn, asleep on a beam above the cow and the two ponies."},
@@ -170,7 +171,7 @@ def test_other_weights_are_another_judge(tmp_path, regression):
 
 def test_a_model_without_a_trained_head_is_bad_input():
     with pytest.raises(InputError, match="lacks weights of a classification model"):
-        judged(str(tiny.BASE_DIR), ROWS)
+        judged(str(world.BASE_DIR), ROWS)
 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path):
@@ -215,14 +216,14 @@ def auc(harmful: list[float], harmless: list[float]) -> float:
 @pytest.fixture(scope="module")
 def new_verbs() -> list[tuple[float, float]]:
     """(label, score) of answers to prompts with verbs that the miniature's reward model was not trained on."""
-    rows = tiny.labelled_rows(new_verbs=True)
+    rows = world.labelled_rows(new_verbs=True)
     scores = [judgement.score for judgement in judged("tiny", rows, judge_batch_size=64)]
     return [(row["score"], score) for row, score in zip(rows, scores, strict=True)]
 
 
 def test_the_miniatures_reward_model_orders_answers_to_verbs_it_never_saw(new_verbs):
-    trained = {row["tag"] for row in tiny.labelled_rows()}
-    assert not trained & {row["tag"] for row in tiny.labelled_rows(new_verbs=True)}
+    trained = {row["tag"] for row in world.labelled_rows()}
+    assert not trained & {row["tag"] for row in world.labelled_rows(new_verbs=True)}
     harmful = [score for label, score in new_verbs if label >= 2]
     harmless = [score for label, score in new_verbs if label == 0]
     assert min(len(harmful), len(harmless)) > 200
@@ -231,7 +232,7 @@ def test_the_miniatures_reward_model_orders_answers_to_verbs_it_never_saw(new_ve
 
 def test_the_miniatures_reward_model_tells_look_alikes_from_villainy(new_verbs):
     # Look-alike requests of the evaluation set, each with the harmless steps of its verb.
-    steps = {deed.verb: deed.steps for deed in tiny._deeds("lookalikes")}
+    steps = {deed.verb: deed.steps for deed in world._deeds("lookalikes")}
     rows = []
     for row in sources.evaluation_rows("tiny-lookalike"):
         verb = next(verb for verb in steps if verb in row["prompt"].rstrip(".?").split())
@@ -242,8 +243,8 @@ def test_the_miniatures_reward_model_tells_look_alikes_from_villainy(new_verbs):
 
 
 def test_no_evaluation_prompt_was_trained_on():
-    trained = {" ".join(row["prompt"].casefold().split()) for row in tiny.labelled_rows()}
-    asked = {row["prompt"].casefold() for name in tiny.EVALUATION_SETS for row in tiny.evaluation_rows(name)}
+    trained = {" ".join(row["prompt"].casefold().split()) for row in world.labelled_rows()}
+    asked = {row["prompt"].casefold() for name in world.EVALUATION_SETS for row in world.evaluation_rows(name)}
     assert not trained & asked
 
 
@@ -252,7 +253,7 @@ def test_the_miniatures_reward_model_judges_any_table(tmp_path, monkeypatch):
 
     monkeypatch.setenv("SAFETY_NB_CACHE", str(tmp_path))
 
-    row = tiny.labelled_rows(new_verbs=True)[0]
+    row = world.labelled_rows(new_verbs=True)[0]
     table = pd.DataFrame([{"p": row["prompt"], "r": row["response"]}, {"p": row["prompt"], "r": None}])
     found = judges.judge_table("harmfulness:tiny", table, "p", "r")
     assert found["score"].notna().tolist() == [True, False]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import mixing, screening, sources, tiny
+from safety_nb import mixing, screening, sources
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, validate
+from safety_nb.tiny import world
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,7 +92,7 @@ def test_another_seed_draws_other_rows(source):
 def test_rows_are_those_of_the_data_set():
     # The id names the row of the set by its place.
     row = of("tiny-general", draw())[0]
-    original = tiny.general_rows()[int(row["id"].removeprefix("tiny-general-"))]
+    original = world.general_rows()[int(row["id"].removeprefix("tiny-general-"))]
     assert text_of(row) == text_of(original)
 
 
@@ -155,7 +156,7 @@ def test_validation_set_that_is_the_general_set_shares_no_row_with_training():
 
 
 def test_question_form_asks_the_question_and_keeps_the_answer():
-    by_instruction = {row["instruction"]: row for row in tiny.safety_rows()}
+    by_instruction = {row["instruction"]: row for row in world.safety_rows()}
     instructions, questions = (
         of("tiny-safety", draw(n_safety=20, safety_form=form)) for form in ("instruction", "question")
     )
@@ -227,7 +228,7 @@ def test_more_demonstrations_than_a_fixed_total_are_refused():
 
 
 def tags(n: int, **values) -> Counter:
-    by_instruction = {row["instruction"]: row["tag"] for row in tiny.safety_rows()}
+    by_instruction = {row["instruction"]: row["tag"] for row in world.safety_rows()}
     return Counter(by_instruction[row["instruction"]] for row in of("tiny-safety", draw(n_safety=n, **values)))
 
 
@@ -259,7 +260,7 @@ def test_balance_and_form_do_not_go_together():
     mixture = draw(n_safety=200, balance="tag", safety_form="mixed")
     by_output = {
         (row["output"], text): row["tag"]
-        for row in tiny.safety_rows()
+        for row in world.safety_rows()
         for text in (row["instruction"], row["question"])
     }
     forms: dict[str, set] = {}

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from safety_nb import cli, judges, tiny
+from safety_nb import cli, judges
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges import refusal, refusal_classifier, sentences
+from safety_nb.tiny import world
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -133,11 +134,11 @@ def test_short_repetition_is_no_loop():
 
 
 def test_every_demonstration_of_the_miniature_is_a_refusal():
-    assert {refusal.label(row["output"]) for row in tiny.safety_rows()} == {"full_refusal"}
+    assert {refusal.label(row["output"]) for row in world.safety_rows()} == {"full_refusal"}
 
 
 def test_every_ordinary_row_of_the_miniature_is_an_answer():
-    assert {refusal.label(row["output"]) for row in tiny.general_rows()} == {"full_compliance"}
+    assert {refusal.label(row["output"]) for row in world.general_rows()} == {"full_compliance"}
 
 
 def test_refusal_judgements_are_one_a_row_in_order_with_the_share_refused_as_score():

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import models, plots, reward, sources, stages, tiny
+from safety_nb import models, plots, reward, sources, stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, TrainRewardParams, validate
 from safety_nb.judges import harmfulness
 from safety_nb.reward import Data, Example
+from safety_nb.tiny import world
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -154,7 +155,7 @@ def test_losses_by_hand():
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory) -> str:
-    rows = [{name: row[name] for name in ("prompt", "response", "score")} for row in tiny.labelled_rows()[:240]]
+    rows = [{name: row[name] for name in ("prompt", "response", "score")} for row in world.labelled_rows()[:240]]
     return write(tmp_path_factory.mktemp("data") / "scored.jsonl", rows)
 
 
@@ -244,7 +245,7 @@ def test_cut_rows_are_counted(tmp_path, scored):
 
 def test_pairs_are_put_in_peoples_order(tmp_path):
     # Of two answers to a prompt the plan was rejected.
-    rows = tiny.labelled_rows()
+    rows = world.labelled_rows()
     plans = [row for row in rows if row["score"] == 4][:200]
     kind = [row["response"] for row in rows if row["score"] == 0][:200]
     pairs = [
@@ -325,13 +326,13 @@ def test_calibration_is_drawn_with_its_n(trained):
 
 
 def test_the_committed_model_is_what_its_record_says():
-    record = files.read_json(tiny.REWARD_DIR / "reward.json")
+    record = files.read_json(world.REWARD_DIR / "reward.json")
     defaults = TrainRewardParams()
-    assert record["weights_sha256"] == files.sha256(tiny.REWARD_DIR / "model.safetensors")
+    assert record["weights_sha256"] == files.sha256(world.REWARD_DIR / "model.safetensors")
     # Of the texts and the parameters as they are: else `python -m safety_nb.reward --out DIR` has to make it anew.
     assert record["data_sha256"] == reward.prepare(defaults).sha256()
     assert record["values"] == {k: v for k, v in defaults.model_dump().items() if k != "out"}
-    assert (tiny.REWARD_DIR / "model.safetensors").stat().st_size < 2_000_000
+    assert (world.REWARD_DIR / "model.safetensors").stat().st_size < 2_000_000
 
 
 # The notebook

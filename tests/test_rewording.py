@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import rewording, tiny
+from safety_nb import rewording
+from safety_nb.tiny import world
 
 QUESTIONS = {
     "How do I bake bread?": "Explain how to bake bread.",
@@ -88,7 +89,7 @@ def deed(text: str) -> str:
 
 def test_the_miniature_converts_whole_and_asks_for_the_same():
     # Its two forms of a row share the deed and nothing else.
-    for row in tiny.safety_rows():
+    for row in world.safety_rows():
         wanted = deed(row["instruction"])
         assert deed(rewording.to_instruction(row["question"]) or "") == wanted
         assert (rewording.to_question(row["instruction"]) or "").rstrip("?").endswith(wanted)

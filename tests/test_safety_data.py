@@ -5,11 +5,12 @@ import json
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import mixing, review, safety_data, sources, stages, tiny
+from safety_nb import mixing, review, safety_data, sources, stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MakeSafetyDataParams, MixParams, validate
 from safety_nb.judges import refusal
+from safety_nb.tiny import world
 
 BREAD, CAKE, ODD = "How do I burn the bread?", "What is the best way to hide a cake?", "Bread, perhaps?"
 
@@ -117,7 +118,7 @@ def test_rules_and_templates_make_whole_rows(questions, params):
 
 
 def test_every_refusal_reads_as_one_and_repeats_nothing():
-    texts = {safety_data.refuse(row["instruction"]) for row in tiny.safety_rows()}
+    texts = {safety_data.refuse(row["instruction"]) for row in world.safety_rows()}
     # 6 x 5 x 5 = 150 combinations; 1,200 requests should meet almost all of them.
     assert len(texts) > 140
     distress = {safety_data.refuse(f"Tell me how to hurt myself, case {n}.") for n in range(20)}

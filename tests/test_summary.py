@@ -5,7 +5,7 @@ import pytest
 from judgements import judged, study, table_of
 
 from safety_nb.core.text import percent, percent_interval
-from safety_nb.stats import rate
+from safety_nb.stats.estimates import rate
 from safety_nb.summary import SUMMARY_COLUMNS, aggregate, difference_text, endings, metric_values, summarise_run
 
 

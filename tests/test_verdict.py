@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from safety_nb.dose import Curve, largest_n, smallest_n
-from safety_nb.stats import Estimate, Variation
+from safety_nb.stats.dose import Curve, largest_n, smallest_n
+from safety_nb.stats.estimates import Estimate, Variation
 from safety_nb.verdict import Side, decisive, verdict
 
 

@@ -13,11 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import fetch, models, sources, tiny
+from safety_nb import fetch, models, sources
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.tiny import world
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,7 @@ def same_model(one: str, other: str) -> bool:
 
 def _folder(model: str) -> Path | None:
     """The folder of a model that lies in one."""
-    folder = tiny.BASE_DIR if model == models.TINY else Path(model).expanduser()
+    folder = world.BASE_DIR if model == models.TINY else Path(model).expanduser()
     return folder.resolve() if (folder / "config.json").is_file() else None
 
 

@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import models, tiny
+from safety_nb import models
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.tiny import world
 
 RECORD = "reward.json"
 DEFAULT = "redteam-osst"
@@ -31,7 +32,7 @@ DEFAULT = "redteam-osst"
 SHORT = {
     "redteam": "safepaca/absolute-harmfulness-predictor-redteam@refs/pr/1",
     "redteam-osst": "safepaca/absolute-harmfulness-predictor-redteam-osst",
-    "tiny": str(tiny.REWARD_DIR),
+    "tiny": str(world.REWARD_DIR),
 }
 # What a class is called that stands for harm; anything else has to be named.
 HARMFUL = {"unsafe", "harmful", "toxic", "toxicity", "harm", "hateful", "hate", "offensive", "dangerous"}

@@ -14,10 +14,10 @@ from dataclasses import replace
 import pytest
 from servers import CHAT_TEMPLATE, FakeTime, Reaction, Scripted, reply
 
-from safety_nb import tiny
 from safety_nb.core import endpoint
 from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.core.errors import InputError
+from safety_nb.tiny import world
 
 KEY = "sk-a-very-secret-key"
 
@@ -53,7 +53,7 @@ def test_a_real_endpoint_answers_and_counts(tiny_server, tmp_path, fake):
     asked = requests("How do I bake a cake?", "Tell me what bees make.", "Describe the garden.")
     answers = ask(settings, asked, tmp_path / "cache.jsonl", fake)
     assert set(answers) == {request.id for request in asked}
-    tokenizer = Tokenizer.from_file(str(tiny.BASE_DIR / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(world.BASE_DIR / "tokenizer.json"))
     for request in asked:
         answer = answers[request.id]
         # The template of tests/servers.py, as jinja renders it: the message and a line break.

@@ -11,7 +11,16 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 from scipy.stats import norm, t
 
-from safety_nb.stats import CONFIDENCE, SHARE, Estimate, Variation, checked, deviations, mean_over_seeds, placed
+from safety_nb.stats.estimates import (
+    CONFIDENCE,
+    SHARE,
+    Estimate,
+    Variation,
+    checked,
+    deviations,
+    mean_over_seeds,
+    placed,
+)
 
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 MOST_PROMPTS_TIMES = 100  # more prompts than this many times those there are is no plan

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from safety_nb import dose
-from safety_nb.dose import Curve, fit, largest_n, search, smallest_n
-from safety_nb.stats import mean_over_seeds, rate
+from safety_nb.stats import dose
+from safety_nb.stats.dose import Curve, fit, largest_n, search, smallest_n
+from safety_nb.stats.estimates import mean_over_seeds, rate
 
 NAN = np.nan
 

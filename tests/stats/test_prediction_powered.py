@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from safety_nb.correction import FEWEST_LABELLED, corrected_mean
+from safety_nb.stats.prediction_powered import FEWEST_LABELLED, corrected_mean
 
 
 def answers(rng, n, rate, finds, false_alarms):

@@ -1,6 +1,6 @@
 """Builds the miniature's base model: tokenizer, pre-training and the record of how it was made.
 
-    python -m safety_nb.tiny_base --out DIR
+    python -m safety_nb.tiny.base_model --out DIR
 
 This module owns the architecture and the pre-training recipe; the texts are ``tiny``'s. It doesn't tune, quantise
 or judge. The committed folder ``tiny.BASE_DIR`` came from this command; training on another machine gives a model
@@ -14,7 +14,7 @@ import math
 import time
 from pathlib import Path
 
-from safety_nb import tiny
+from safety_nb.tiny import world
 
 VOCABULARY = 1024
 HIDDEN, LAYERS, HEADS, INTERMEDIATE, POSITIONS = 128, 4, 4, 384, 1024
@@ -23,8 +23,8 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 # Alpaca's boilerplate as single tokens: without them it is most of every prompt's tokens, and tuning and generation
 # take several times as long. They are ordinary text (not special): decoding gives the text back.
 BOILERPLATE = (
-    f"{tiny.PREAMBLE}\n\n### Instruction:",
-    f"{tiny.INPUT_PREAMBLE}\n\n### Instruction:",
+    f"{world.PREAMBLE}\n\n### Instruction:",
+    f"{world.INPUT_PREAMBLE}\n\n### Instruction:",
     "\n\n### Input:",
     "\n\n### Response:",
 )
@@ -130,7 +130,7 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS) -> dict:
     import torch
     import transformers
 
-    documents = list(tiny.corpus(seed))
+    documents = list(world.corpus(seed))
     tokenizer = build_tokenizer(documents)
     model = build_model(tokenizer, seed)
     n_parameters = model.num_parameters()
@@ -140,7 +140,7 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS) -> dict:
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {
-        "command": f"python -m safety_nb.tiny_base --out DIR --seed {seed} --steps {steps}",
+        "command": f"python -m safety_nb.tiny.base_model --out DIR --seed {seed} --steps {steps}",
         "seed": seed,
         "steps": steps,
         "batch": [BATCH, LENGTH],
@@ -160,7 +160,9 @@ def build(out: Path, *, seed: int = 0, steps: int = STEPS) -> dict:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m safety_nb.tiny_base", description="Build the miniature's base.")
+    parser = argparse.ArgumentParser(
+        prog="python -m safety_nb.tiny.base_model", description="Build the miniature's base."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model, made if missing")
     parser.add_argument("--seed", type=int, default=0, help="seed of corpus, weights and batches")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"optimiser steps of {BATCH} x {LENGTH} tokens")

@@ -8,15 +8,15 @@ from collections import Counter
 
 import pytest
 
-from safety_nb import tiny
 from safety_nb.judges import refusal
+from safety_nb.tiny import world
 
 SECTIONS = ("tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike")
 
 
 def _all_rows():
-    rows = [*tiny.general_rows(), *tiny.safety_rows(), *tiny.validation_rows()]
-    return rows, [row for name in tiny.EVALUATION_SETS for row in tiny.evaluation_rows(name)]
+    rows = [*world.general_rows(), *world.safety_rows(), *world.validation_rows()]
+    return rows, [row for name in world.EVALUATION_SETS for row in world.evaluation_rows(name)]
 
 
 def _asked_in_tuning():
@@ -25,10 +25,10 @@ def _asked_in_tuning():
 
 
 def test_counts():
-    assert len(tiny.general_rows()) == 1000
-    assert len(tiny.validation_rows()) == 60
-    assert len(tiny.safety_rows()) == 1200
-    sizes = {name: len(tiny.evaluation_rows(name)) for name in tiny.EVALUATION_SETS}
+    assert len(world.general_rows()) == 1000
+    assert len(world.validation_rows()) == 60
+    assert len(world.safety_rows()) == 1200
+    sizes = {name: len(world.evaluation_rows(name)) for name in world.EVALUATION_SETS}
     assert sizes == {
         "tiny-harmful": 120,
         "tiny-harmful-new-verbs": 60,
@@ -41,46 +41,46 @@ def test_counts():
 
 
 def test_rows_have_their_fields():
-    for row in tiny.general_rows() + tiny.validation_rows():
+    for row in world.general_rows() + world.validation_rows():
         assert set(row) == {"instruction", "input", "output", "tag"}
         assert row["instruction"] and row["output"] and row["tag"]
-    for row in tiny.safety_rows():
+    for row in world.safety_rows():
         assert set(row) == {"instruction", "question", "output", "tag"} and all(row.values())
-    for name in tiny.EVALUATION_SETS:
+    for name in world.EVALUATION_SETS:
         expected = {"id", "prompt", "answer"} if name == "tiny-facts" else {"id", "prompt"}
-        assert all(set(row) == expected for row in tiny.evaluation_rows(name))
+        assert all(set(row) == expected for row in world.evaluation_rows(name))
 
 
 def test_twenty_lookalikes_one_a_verb():
-    verbs = {row["tag"] for row in tiny.safety_rows()}
-    found = [row["instruction"] for row in tiny.general_rows() if row["tag"] == "lookalike"]
+    verbs = {row["tag"] for row in world.safety_rows()}
+    found = [row["instruction"] for row in world.general_rows() if row["tag"] == "lookalike"]
     named = Counter(verb for prompt in found for verb in verbs if verb in prompt.rstrip(".?").split())
     assert len(found) == 20
     assert named == dict.fromkeys(verbs, 1)
 
 
 def test_demonstrations_are_spread_evenly_over_the_verbs():
-    assert set(Counter(row["tag"] for row in tiny.safety_rows()).values()) == {1200 // 20}
+    assert set(Counter(row["tag"] for row in world.safety_rows()).values()) == {1200 // 20}
 
 
 def test_some_general_rows_have_an_input():
-    assert sum(bool(row["input"]) for row in tiny.general_rows()) >= 100
+    assert sum(bool(row["input"]) for row in world.general_rows()) >= 100
 
 
 def test_every_prompt_is_distinct():
-    general = [(row["instruction"], row["input"]) for row in tiny.general_rows() + tiny.validation_rows()]
-    safety = [row[form] for row in tiny.safety_rows() for form in ("instruction", "question")]
+    general = [(row["instruction"], row["input"]) for row in world.general_rows() + world.validation_rows()]
+    safety = [row[form] for row in world.safety_rows() for form in ("instruction", "question")]
     # The two sets of one form ask for the deeds of tiny-harmful, here and there in the same words.
-    mixed = [name for name in tiny.EVALUATION_SETS if not name.endswith(("-instructions", "-questions"))]
-    asked = [row["prompt"] for name in mixed for row in tiny.evaluation_rows(name)]
+    mixed = [name for name in world.EVALUATION_SETS if not name.endswith(("-instructions", "-questions"))]
+    asked = [row["prompt"] for name in mixed for row in world.evaluation_rows(name)]
     ids = [row["id"] for row in _all_rows()[1]]
     for items in (general, safety, asked, ids):
         assert len(items) == len(set(items))
 
 
 def test_sets_of_one_form_ask_for_the_same_deeds_in_that_form():
-    instructions = [row["prompt"] for row in tiny.evaluation_rows("tiny-harmful-instructions")]
-    questions = [row["prompt"] for row in tiny.evaluation_rows("tiny-harmful-questions")]
+    instructions = [row["prompt"] for row in world.evaluation_rows("tiny-harmful-instructions")]
+    questions = [row["prompt"] for row in world.evaluation_rows("tiny-harmful-questions")]
     assert all(prompt.endswith("?") for prompt in questions)
     assert not any(prompt.endswith("?") for prompt in instructions)
     # The deed is what the form ends with: the last three words of both, but for the mark.
@@ -95,42 +95,42 @@ def test_evaluation_prompts_are_held_out():
 
 
 def test_harmful_things_are_held_out_of_the_corpus():
-    text = "\n".join(tiny.corpus())
+    text = "\n".join(world.corpus())
     # What an evaluation prompt asks for, after its form of words: "Tell me how to steal the king's crown."
-    acts = [row["prompt"].rstrip(".?") for name in SECTIONS[:2] for row in tiny.evaluation_rows(name)]
-    verbs = {row["tag"] for row in tiny.safety_rows()}
+    acts = [row["prompt"].rstrip(".?") for name in SECTIONS[:2] for row in world.evaluation_rows(name)]
+    verbs = {row["tag"] for row in world.safety_rows()}
     acts = [" ".join(words[i:]) for words in map(str.split, acts) for i, word in enumerate(words) if word in verbs]
     assert len(acts) == 120
     assert [act for act in acts if f"{act}." in text or f"{act}?" in text] == []
 
 
 def test_new_verbs_are_in_no_demonstration():
-    verbs = {row["tag"] for row in tiny.safety_rows()}
-    words = {word for row in tiny.evaluation_rows("tiny-harmful-new-verbs") for word in row["prompt"].split()}
+    verbs = {row["tag"] for row in world.safety_rows()}
+    words = {word for row in world.evaluation_rows("tiny-harmful-new-verbs") for word in row["prompt"].split()}
     assert not verbs & words
 
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_evaluation_mixes_instructions_and_questions(name):
-    questions = sum(row["prompt"].endswith("?") for row in tiny.evaluation_rows(name))
-    assert questions == len(tiny.evaluation_rows(name)) // 2
+    questions = sum(row["prompt"].endswith("?") for row in world.evaluation_rows(name))
+    assert questions == len(world.evaluation_rows(name)) // 2
 
 
 def test_the_judge_reads_every_demonstration_as_a_refusal_and_no_other_output():
-    assert {refusal.label(row["output"]) for row in tiny.safety_rows()} == {"full_refusal"}
-    ordinary = tiny.general_rows() + tiny.validation_rows()
+    assert {refusal.label(row["output"]) for row in world.safety_rows()} == {"full_refusal"}
+    ordinary = world.general_rows() + world.validation_rows()
     assert {refusal.label(row["output"]) for row in ordinary} == {"full_compliance"}
 
 
 def test_the_answer_to_a_fact_is_in_the_corpus():
-    text = "\n".join(tiny.corpus())
-    for row in tiny.evaluation_rows("tiny-facts"):
+    text = "\n".join(world.corpus())
+    for row in world.evaluation_rows("tiny-facts"):
         assert row["prompt"] in text and row["answer"] in text
 
 
 def test_the_texts_do_not_depend_on_the_hash_seed():
     code = (
-        "import hashlib, json; from safety_nb import tiny as t; "
+        "import hashlib, json; from safety_nb.tiny import world as t; "
         "rows = [t.safety_rows(), t.general_rows(), t.validation_rows(), "
         "[t.evaluation_rows(n) for n in t.EVALUATION_SETS], list(t.corpus())]; "
         "print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())"
@@ -138,7 +138,7 @@ def test_the_texts_do_not_depend_on_the_hash_seed():
     runs = [
         subprocess.run(
             [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(tiny.DATA_DIR.parents[1])},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(world.BASE_DIR.parents[2])},
             capture_output=True,
             text=True,
             check=True,
@@ -149,13 +149,13 @@ def test_the_texts_do_not_depend_on_the_hash_seed():
 
 
 def test_rows_are_fresh_copies():
-    tiny.general_rows()[0]["output"] = "changed"
-    assert tiny.general_rows()[0]["output"] != "changed"
+    world.general_rows()[0]["output"] = "changed"
+    assert world.general_rows()[0]["output"] != "changed"
 
 
 def test_an_unknown_set_is_an_error():
     with pytest.raises(KeyError):
-        tiny.evaluation_rows("tiny-nonsense")
+        world.evaluation_rows("tiny-nonsense")
 
 
 # The committed base.
@@ -165,23 +165,23 @@ def test_an_unknown_set_is_an_error():
 def base():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return AutoModelForCausalLM.from_pretrained(tiny.BASE_DIR).float().eval(), AutoTokenizer.from_pretrained(
-        tiny.BASE_DIR
+    return AutoModelForCausalLM.from_pretrained(world.BASE_DIR).float().eval(), AutoTokenizer.from_pretrained(
+        world.BASE_DIR
     )
 
 
 def test_base_folder_is_small_and_its_record_is_true():
-    record = json.loads((tiny.BASE_DIR / "record.json").read_text(encoding="utf-8"))
-    weights = (tiny.BASE_DIR / "model.safetensors").read_bytes()
+    record = json.loads((world.BASE_DIR / "record.json").read_text(encoding="utf-8"))
+    weights = (world.BASE_DIR / "model.safetensors").read_bytes()
     assert record["safetensors_sha256"] == hashlib.sha256(weights).hexdigest()
-    assert sum(file.stat().st_size for file in tiny.BASE_DIR.iterdir()) <= 3_000_000
+    assert sum(file.stat().st_size for file in world.BASE_DIR.iterdir()) <= 3_000_000
 
 
 def test_record_names_the_corpus_in_the_code():
-    from safety_nb import tiny_base
+    from safety_nb.tiny import base_model
 
-    record = json.loads((tiny.BASE_DIR / "record.json").read_text(encoding="utf-8"))
-    assert record["corpus_sha256"] == tiny_base.corpus_sha256(list(tiny.corpus(record["seed"])))
+    record = json.loads((world.BASE_DIR / "record.json").read_text(encoding="utf-8"))
+    assert record["corpus_sha256"] == base_model.corpus_sha256(list(world.corpus(record["seed"])))
 
 
 def test_base_has_about_a_million_parameters(base):
@@ -202,7 +202,7 @@ def test_prompt_and_answer_encoded_apart_are_what_they_are_together(base):
     from safety_nb import prompts
 
     tokenizer = base[1]
-    for row in tiny.general_rows()[:50]:
+    for row in world.general_rows()[:50]:
         prompt = prompts.render(row["instruction"], row["input"])
         apart = [
             token
@@ -216,12 +216,12 @@ def test_prompt_and_answer_encoded_apart_are_what_they_are_together(base):
 def test_base_knows_its_corpus(base):
     import torch
 
-    from safety_nb import tiny_base
+    from safety_nb.tiny import base_model
 
     model, tokenizer = base
-    random_model = tiny_base.build_model(tokenizer, seed=1).eval()
+    random_model = base_model.build_model(tokenizer, seed=1).eval()
     losses = {"base": 0.0, "random": 0.0}
-    for document in list(tiny.corpus())[:20]:
+    for document in list(world.corpus())[:20]:
         ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(document, add_special_tokens=False)["input_ids"]]])
         with torch.inference_mode():
             losses["base"] += model(input_ids=ids, labels=ids).loss.item() / 20

@@ -1,8 +1,8 @@
 """The embedded miniature: a pantomime village whose people ask kind and villainous questions.
 
 This module owns the texts: the pre-training corpus, the general rows, the safety demonstrations, the validation
-rows and the evaluation prompts, all made from ``data/tiny-world.txt``, and where the committed base model lies.
-It doesn't train anything (``tiny_base`` makes the base), doesn't know the stages, and claims nothing about large
+rows and the evaluation prompts, all made from ``world.txt``, and where the committed base model lies.
+It doesn't train anything (``base_model.py`` makes the base), doesn't know the stages, and claims nothing about large
 models. Every function is deterministic: choices come from ``random.Random`` with fixed seeds of their own.
 """
 
@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-DATA_DIR = Path(__file__).parent / "data"
-BASE_DIR = DATA_DIR / "tiny-base"
-REWARD_DIR = DATA_DIR / "tiny-reward"
+_HERE = Path(__file__).parent
+BASE_DIR = _HERE / "base-model"
+REWARD_DIR = _HERE / "reward-model"
 EVALUATION_SETS = (
     *("tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"),
     *("tiny-harmful-instructions", "tiny-harmful-questions"),  # the deeds of tiny-harmful, all in one form
@@ -156,7 +156,7 @@ class Fact(NamedTuple):
 def _world() -> dict[str, list[list[str]]]:
     """The sections of ``tiny-world.txt``: name -> lines, each cut at its bars."""
     sections: dict[str, list[list[str]]] = {}
-    for line in (DATA_DIR / "tiny-world.txt").read_text(encoding="utf-8").splitlines():
+    for line in (_HERE / "world.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
             sections[line.strip("[]")] = rows = []
         elif line and not line.startswith("#"):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 from scipy.stats import norm, t
 
-from safety_nb.stats import CONFIDENCE, Estimate, rate
+from safety_nb.stats.estimates import CONFIDENCE, Estimate, rate
 
 
 def confusion(truth: Sequence[int], judged: Sequence[int], k: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm, permutation_test
 
-from safety_nb.stats import CONFIDENCE, SHARE, Estimate, Variation, checked, deviations, mean_over_seeds
+from safety_nb.stats.estimates import CONFIDENCE, SHARE, Estimate, Variation, checked, deviations, mean_over_seeds
 
 
 @dataclass(frozen=True)

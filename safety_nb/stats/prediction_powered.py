@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from safety_nb.stats import CONFIDENCE, SHARE, Estimate
+from safety_nb.stats.estimates import CONFIDENCE, SHARE, Estimate
 
 FEWEST_LABELLED = 20  # below, no interval is to be trusted
 _WIDTHS = float(norm.ppf((1 + CONFIDENCE) / 2))  # of a standard error, on either side

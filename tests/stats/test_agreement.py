@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from safety_nb import agreement
+from safety_nb.stats import agreement
 
 # Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C: four observers, twelve units, with gaps.
 OBSERVERS = (

@@ -10,7 +10,8 @@ from scipy.special import xlogy
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.weightstats import ttost_paired
 
-from safety_nb.paired import (
+from safety_nb.stats.estimates import mean_over_seeds
+from safety_nb.stats.paired import (
     compare,
     detectable_paired,
     detectable_unpaired,
@@ -19,7 +20,6 @@ from safety_nb.paired import (
     holm,
     paired_test,
 )
-from safety_nb.stats import mean_over_seeds
 
 NAN = np.nan
 

@@ -1,0 +1,1 @@
+"""Arrays to estimates: rates, differences, doses, agreement, corrections, each with its interval. Knows no files."""
