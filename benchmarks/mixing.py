@@ -23,7 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from safety_nb import overlap, sources
+from safety_nb.data import overlap
+from safety_nb.data.datasets import sources
 
 N_GENERAL, N_SAFETY = 20_000, 2_000
 GENERAL = ("gpteacher-roleplay", "code-alpaca-2k")
@@ -34,7 +35,7 @@ EVALUATION = [
 
 MIX = """
 import json, sys, time
-from safety_nb import mixing
+from safety_nb.data import mixing
 from safety_nb.core.params import MixParams
 params = MixParams(**json.loads(sys.argv[1]))
 started = time.perf_counter()

@@ -77,8 +77,9 @@ GPU = [
 
 def prepare(case: Case, folder: Path) -> str:
     """Write base, tokenizer, rows and their encodings to a folder; the name of the rows is returned."""
-    from safety_nb import encoding, sources
+    from safety_nb import encoding
     from safety_nb.core import files
+    from safety_nb.data.datasets import sources
 
     source = "safety-tuned-llamas" if os.environ.get("SAFETY_NB_DATA") else "tiny-safety"
     texts = sources.training_rows(source)
@@ -116,10 +117,10 @@ def _tokenizer(rows: list[dict], vocabulary: int) -> Any:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from safety_nb import prompts
+    from safety_nb.data import templates
 
     bpe = ByteLevelBPETokenizer()
-    texts = ["\n".join(prompts.alpaca(row)) for row in rows]
+    texts = ["\n".join(templates.alpaca(row)) for row in rows]
     bpe.train_from_iterator(texts, vocabulary, special_tokens=["<pad>", "<s>", "</s>"], show_progress=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from safety_nb.core import tables
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_jsonl, read_log
-from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
+from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.stats import agreement
 from safety_nb.stats.estimates import mean_over_seeds
 

@@ -22,11 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import models, prompts, summary
+from safety_nb import models, summary
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import CapabilityParams
 from safety_nb.core.text import percent, percent_interval
+from safety_nb.data import templates
 from safety_nb.tiny import world
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def make_tiny_tasks(folder: Path, start: str = "") -> None:
     """
     for name in world.TASKS:
         questions = [
-            {"prompt": f"{start}{prompts.render(row['prompt'])}{row['lead']}".rstrip()}
+            {"prompt": f"{start}{templates.render(row['prompt'])}{row['lead']}".rstrip()}
             | {"choices": row["choices"], "answer": row["answer"]}
             for row in world.task_rows(name)
         ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_nb import __version__
-from safety_nb.registry import REGISTRY
+from safety_nb.data.datasets.registry import REGISTRY
 
 _DEVICES = {"cpu": "the CPU", "cuda": "a GPU"}
 _TEMPLATES = {"alpaca": "the Alpaca format", "chat": "the model's own chat template"}

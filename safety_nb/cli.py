@@ -86,10 +86,11 @@ def run(
     out: Out = None,
 ) -> None:
     """Take one set of parameters through the stages mix, train, generate, judge and report."""
-    from safety_nb import checks, mixing, progress, runner, warm
+    from safety_nb import checks, progress, runner, warm
     from safety_nb.core import grid, run_folder
     from safety_nb.core.files import read_json
     from safety_nb.core.params import RunParams, validate
+    from safety_nb.data import mixing
 
     values = read_params(params, set_ or [])
     swept = grid.swept_names(values)
@@ -397,7 +398,8 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     """
     import yaml
 
-    from safety_nb import judges, models, sources
+    from safety_nb import judges, models
+    from safety_nb.data.datasets import sources
 
     if not path.is_file():
         raise InputError(f"There is no parameter file {str(path)!r}; see params/ for those that come along.")

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import contrasts, costs, sources, summary
+from safety_nb import contrasts, costs, summary
 from safety_nb.core.params import StudySettings
+from safety_nb.data.datasets import sources
 from safety_nb.headline import headline, useless
 from safety_nb.stats import dose
 from safety_nb.stats.estimates import SHARE

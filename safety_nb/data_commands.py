@@ -21,7 +21,7 @@ def list_(data_dir: DataDir = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from safety_nb import sources
+    from safety_nb.data.datasets import sources
 
     table = Table(box=None, header_style="bold")
     for column in ("name", "rows", "for", "state", "licence"):
@@ -44,7 +44,7 @@ def fetch(
     names: Annotated[list[str], typer.Argument(help="Data sets to fetch.", metavar="NAME...")], data_dir: DataDir = ""
 ) -> None:
     """Fetch data sets to where they are looked for, and check their hashes."""
-    from safety_nb import sources
+    from safety_nb.data.datasets import sources
 
     for name in names:
         sources.named(name)  # all names are checked before the first download
@@ -60,7 +60,7 @@ def verify(
     data_dir: DataDir = "",
 ) -> None:
     """Check the hash and the number of rows of data sets that are here."""
-    from safety_nb import sources
+    from safety_nb.data.datasets import sources
 
     here = [each.name for each in sources.standings(data_dir) if each.state != "not fetched"]
     complaints = []
@@ -81,7 +81,7 @@ def show(
     data_dir: DataDir = "",
 ) -> None:
     """Show the first rows of a data set. Texts of harmful sets are withheld unless asked for."""
-    from safety_nb import sources
+    from safety_nb.data.datasets import sources
 
     rows, harmful = sources.sample(name, n, data_dir)
     if source := sources.REGISTRY.get(name):

@@ -23,10 +23,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from safety_nb import checks, estimate, fetch, mixing, models, sources, warm
+from safety_nb import checks, estimate, models, warm
 from safety_nb.core import grid, secrets, shipped
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams, validate
+from safety_nb.data import mixing
+from safety_nb.data.datasets import fetch, sources
 from safety_nb.estimate import size_text
 
 # The tested set of the project, which the package carries along.

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from safety_nb import prompts
 from safety_nb.core.errors import InputError
+from safety_nb.data import templates
 
 IGNORED = -100  # the label PyTorch's cross-entropy leaves out
 
@@ -55,7 +55,7 @@ def render_question(prompt: str, tokenizer: Any, template: str = "alpaca") -> st
         InputError: the template is ``chat``, and the tokenizer has none that can be used.
     """
     if template == "alpaca":
-        return prompts.render(prompt)
+        return templates.render(prompt)
     return _chat([{"role": "user", "content": prompt}], tokenizer, ask=True, name="an evaluation prompt")
 
 
@@ -103,7 +103,7 @@ def _tokens(row: dict, tokenizer: Any, template: str) -> tuple[list[int], list[i
 def _alpaca_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Prompt and answer are encoded apart, so that the prompt's ids in training are those of generation. The start and
     end tokens are added here, always, because tokenizers differ in what they add by themselves."""
-    text, output = prompts.alpaca(row)
+    text, output = templates.alpaca(row)
     prompt = encode_prompt(text, tokenizer)
     answer = tokenizer(output, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     return prompt + answer, [IGNORED] * len(prompt) + answer
@@ -114,7 +114,7 @@ def _alpaca_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
 
 def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Each answer is what the template adds to the rendered turns before it, up to its last special token."""
-    name, turns = f"row {row['id']}", prompts.messages(row)
+    name, turns = f"row {row['id']}", templates.messages(row)
     ids: list[int] = []
     labels: list[int] = []
     text, end = "", 0

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from safety_nb import __version__, coherence, decoding, models, prompts, sources
+from safety_nb import __version__, coherence, decoding, models
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams
+from safety_nb.data import templates
+from safety_nb.data.datasets import sources
 from safety_nb.encoding import encode_rendered, end_tokens, render_question
 
 
@@ -163,7 +165,7 @@ def _by_model(
     def keep(question: Question, tokens: list[int]) -> None:
         stopped = tokens[-1] in ends
         text = tokenizer.decode(tokens, skip_special_tokens=True)
-        text = prompts.cut_next_turn(text) if params.template == "alpaca" else text.strip()
+        text = templates.cut_next_turn(text) if params.template == "alpaca" else text.strip()
         finish, length = "stop" if stopped else "length", len(encoded[question.name])
         answer = answers[question.name] = _answer(question, text, len(tokens), finish, length)
         line = {"name": question.name, "rendered": question.rendered, "answer": answer}
@@ -245,7 +247,7 @@ def _by_server(
 ) -> tuple[list[Question], dict[str, dict], dict]:
     """As ``_by_model``. In the Alpaca template the text is continued as it stands; chat templates are the server's."""
     alpaca, sampled = params.template == "alpaca", params.mode == "sample"
-    questions = _questions(asked, params, prompts.render if alpaca else str)
+    questions = _questions(asked, params, templates.render if alpaca else str)
     server = server_of(params)
     _kept_answers(run, params)
     requests = []
@@ -299,6 +301,6 @@ def _seed(name: str) -> int:
 def _said(question: Question, said: endpoint.Answer, alpaca: bool) -> dict:
     if said.error and said.finish != "length":
         return _no_answer(question, said.error, said.prompt_tokens)
-    text = prompts.cut_next_turn(said.text) if alpaca else said.text
+    text = templates.cut_next_turn(said.text) if alpaca else said.text
     finish = "length" if said.finish == "length" else "stop"
     return _answer(question, text, said.completion_tokens, finish, said.prompt_tokens)

@@ -2,7 +2,7 @@
 
 A page needs no network: style and figures are inside it, and it forbids itself to load anything, or to run anything but
 a script of ours.
-A block is a dict with its `kind` and what `data/report.html.j2` needs to show that kind. All text in it is shown
+A block is a dict with its `kind` and what `report.html.j2` needs to show that kind. All text in it is shown
 as text, never as markup, and goes through `visible`; untrusted text that may be long is cut by it before. Writes no
 files.
 """
@@ -194,14 +194,14 @@ def render(*, script: str = "", **page: Any) -> str:
     def shown(value: Any) -> Any:
         return value if hasattr(value, "__html__") else visible(value, limit=None)[0]  # a macro's has been through
 
-    source = (files("safety_nb") / "data" / "report.html.j2").read_text(encoding="utf-8")
+    source = (files("safety_nb") / "report" / "pages" / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["unbroken"] = _unbroken
     own = None
     if script:
-        code = (files("safety_nb") / "data" / script).read_text(encoding="utf-8")
+        code = (files("safety_nb") / "report" / "pages" / script).read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         own = {"source": Markup(code), "hash": Markup(f"sha256-{digest}")}
     return environment.from_string(source).render(**page, script=own)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import answers, calibration, contrasts, paper_tables, plots, report, sources, study_report, summary
+from safety_nb import answers, calibration, contrasts, paper_tables, plots, report, study_report, summary
 from safety_nb.comparison import Comparison, Setting
 from safety_nb.core import files, run_folder
 from safety_nb.core.params import ReportParams
+from safety_nb.data.datasets import sources
 from safety_nb.study import StudyTables
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml
 
-from safety_nb import __version__, sources, warm
+from safety_nb import __version__, warm
 from safety_nb.core import files, run_folder, secrets
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams
+from safety_nb.data.datasets import sources
 from safety_nb.stages import STAGE_NAMES, STAGES, Stage, notebook_path, stage_named
 
 if TYPE_CHECKING:

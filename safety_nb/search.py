@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_nb import contrasts, sources, study, summary
+from safety_nb import contrasts, study, summary
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, plan, run_state, study_settings
+from safety_nb.data.datasets import sources
 from safety_nb.stats import dose
 
 

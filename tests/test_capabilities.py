@@ -10,11 +10,12 @@ import nbformat
 import pytest
 import torch
 
-from safety_nb import capabilities, comparison, encoding, mixing, models, prompts, study, summary, training
+from safety_nb import capabilities, comparison, encoding, models, study, summary, training
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from safety_nb.core.params import TINY_TASKS, CapabilityParams, MixParams, TrainParams
+from safety_nb.data import mixing, templates
 from safety_nb.tiny import world
 
 
@@ -99,7 +100,7 @@ def test_the_harness_finds_right_what_plain_likelihoods_find_right(run, tmp_path
     for name in world.TASKS:
         between = "" if name == "tiny-facts-choice" else " "
         for place, row in enumerate(world.task_rows(name)[:24]):
-            context = encoding.encode_prompt(prompts.render(row["prompt"]) + row["lead"], tokenizer)
+            context = encoding.encode_prompt(templates.render(row["prompt"]) + row["lead"], tokenizer)
             asked[name, str(place)] = (context, between, row)
     for place, row in enumerate(words(24)):
         asked["words", str(place)] = (tokenizer(row["prompt"])["input_ids"], " ", row)
@@ -360,7 +361,7 @@ def test_the_miniatures_questions_are_the_tokens_of_its_training(name, tmp_path)
     capabilities.make_tiny_tasks(tmp_path, tokenizer.bos_token)
     between = read_json(tmp_path / f"{name}.yaml")["target_delimiter"]
     for asked, row in zip(read_jsonl(tmp_path / f"{name}.jsonl"), world.task_rows(name), strict=True):
-        prompt = encoding.encode_prompt(prompts.render(row["prompt"]), tokenizer)
+        prompt = encoding.encode_prompt(templates.render(row["prompt"]), tokenizer)
         answer = f"{row['lead']} {row['choices'][0]}".strip()
         whole = tokenizer(asked["prompt"] + between + asked["choices"][0], add_special_tokens=False)["input_ids"]
         assert whole == prompt + tokenizer(answer, add_special_tokens=False)["input_ids"]

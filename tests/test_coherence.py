@@ -2,8 +2,8 @@
 
 import pytest
 
-from safety_nb import sources
 from safety_nb.coherence import degenerate
+from safety_nb.data.datasets import sources
 
 PROMPT = "How do I kill a Python process?"
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from safety_nb import models, prompts
+from safety_nb import models
 from safety_nb.core.errors import InputError
+from safety_nb.data import templates
 from safety_nb.encoding import (
     IGNORED,
     encode_prompt,
@@ -32,7 +33,7 @@ def supervised(encoded) -> list[int]:
 
 
 def test_template_without_input():
-    assert prompts.render("Name a colour.") == (
+    assert templates.render("Name a colour.") == (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n"
         "\n"
         "### Instruction:\n"
@@ -43,7 +44,7 @@ def test_template_without_input():
 
 
 def test_template_with_input():
-    assert prompts.render("Shorten the text.", "A red hat.") == (
+    assert templates.render("Shorten the text.", "A red hat.") == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request.\n"
         "\n"
@@ -59,13 +60,13 @@ def test_template_with_input():
 
 @pytest.mark.parametrize("text", ["{}", "{input}", "{instruction} {0} {{x}}", "def f(): return {'a': 1}"])
 def test_braces_are_text_like_any_other(text):
-    assert f"### Instruction:\n{text}\n" in prompts.render(text)
-    assert f"### Input:\n{text}\n" in prompts.render("Explain.", text)
+    assert f"### Instruction:\n{text}\n" in templates.render(text)
+    assert f"### Input:\n{text}\n" in templates.render("Explain.", text)
 
 
 def test_response_is_cut_where_the_model_goes_on_with_a_next_instruction():
-    assert prompts.cut_next_turn(" Blue.\n\n### Instruction:\nName another.") == "Blue."
-    assert prompts.cut_next_turn(" Blue. ") == "Blue."
+    assert templates.cut_next_turn(" Blue.\n\n### Instruction:\nName another.") == "Blue."
+    assert templates.cut_next_turn(" Blue. ") == "Blue."
 
 
 # Labels
@@ -98,7 +99,7 @@ def test_ignored_label_is_the_one_of_the_loss():
 
 def test_whole_row_reads_as_prompt_then_answer(tokenizer):
     encoded = encode_row(WITH_INPUT, tokenizer, LONG)
-    text = prompts.render(WITH_INPUT["instruction"], WITH_INPUT["input"]) + WITH_INPUT["output"]
+    text = templates.render(WITH_INPUT["instruction"], WITH_INPUT["input"]) + WITH_INPUT["output"]
     assert tokenizer.decode(encoded.input_ids) == f"{tokenizer.bos_token}{text}{tokenizer.eos_token}"
 
 
@@ -128,9 +129,9 @@ def test_start_token_is_not_doubled_by_a_tokenizer_that_adds_its_own():
 
 def test_tokenizer_without_a_start_token_gets_none():
     without = models.load_tokenizer("tiny")
-    plain = without(prompts.render("Hello"), add_special_tokens=False)["input_ids"]
+    plain = without(templates.render("Hello"), add_special_tokens=False)["input_ids"]
     without.bos_token = None
-    assert encode_prompt(prompts.render("Hello"), without) == plain
+    assert encode_prompt(templates.render("Hello"), without) == plain
 
 
 # Cutoff
@@ -163,7 +164,7 @@ def test_cutoff_within_the_prompt_leaves_nothing_to_learn(tokenizer):
 def test_prompt_in_training_is_the_prompt_in_generation_whatever_the_answer(output, tokenizer):
     # Encoded in one piece, the end of the prompt and the start of the answer could merge into other tokens.
     encoded = encode_row({**ROW, "output": output}, tokenizer, LONG)
-    prompt = encode_prompt(prompts.render(ROW["instruction"]), tokenizer)
+    prompt = encode_prompt(templates.render(ROW["instruction"]), tokenizer)
     assert encoded.input_ids[: len(prompt)] == prompt
     assert encoded.supervised_tokens == len(encoded.input_ids) - len(prompt)
 
@@ -350,7 +351,7 @@ def test_token_table_tells_what_is_cut_off_and_what_teaches_nothing(tokenizer):
 
 def test_pieces_of_a_row_are_its_text_by_what_becomes_of_it(tokenizer):
     whole = encode_row(ROW, tokenizer, LONG)
-    prompt = tokenizer.bos_token + prompts.render(ROW["instruction"])
+    prompt = tokenizer.bos_token + templates.render(ROW["instruction"])
     assert loss_pieces(ROW, tokenizer, LONG) == [(prompt, "read"), (ROW["output"] + tokenizer.eos_token, "learned")]
     kept, cut_off = loss_pieces(ROW, tokenizer, len(whole.input_ids) - 1)[1:]
     assert (kept, cut_off) == ((ROW["output"], "learned"), (tokenizer.eos_token, "cut off"))

@@ -10,10 +10,11 @@ import families
 import pytest
 import torch
 
-from safety_nb import cards, export, mixing, models, training
+from safety_nb import cards, export, models, training
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
+from safety_nb.data import mixing
 from safety_nb.encoding import encode_row
 
 BASES = ["tiny", "falcon", "qwen2"]

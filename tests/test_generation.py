@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from safety_nb import decoding, encoding, generation, mixing, models, prompts, sources, training
+from safety_nb import decoding, encoding, generation, models, training
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams, MixParams, TrainParams
+from safety_nb.data import mixing, templates
+from safety_nb.data.datasets import sources
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_an_answer_does_not_depend_on_the_prompts_beside_it(trained, how):
 def test_what_was_sent_is_kept_with_its_length(trained):
     tokenizer = models.load_tokenizer("tiny")
     for row in answers(trained, evaluation=["tiny-facts"], max_new_tokens=2):
-        assert row["rendered"] == prompts.render(row["prompt"])
+        assert row["rendered"] == templates.render(row["prompt"])
         # The start token is added where the text becomes ids.
         assert row["prompt_tokens"] == 1 + len(tokenizer(row["rendered"], add_special_tokens=False)["input_ids"])
 

@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from safety_nb import judges, models, sources
+from safety_nb import judges, models
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
+from safety_nb.data.datasets import sources
 from safety_nb.judges import harmfulness
 from safety_nb.judges.harmfulness import Input
 from safety_nb.tiny import world

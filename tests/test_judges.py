@@ -6,10 +6,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from safety_nb import checks, judges, sources
+from safety_nb import checks, judges
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, RunParams
+from safety_nb.data.datasets import sources
 from safety_nb.judges import reference
 from safety_nb.judges.judgement import Judge, Judgement
 

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from safety_nb import estimate, mixing, models, trainer, training
+from safety_nb import estimate, models, trainer, training
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
+from safety_nb.data import mixing
 from safety_nb.encoding import encode_row
 
 # Dropout makes every step depend on the random state, so that a resumed one shows whether that came back too.

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import models, plots, reward, sources, stages
+from safety_nb import models, plots, reward, stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, TrainRewardParams, validate
+from safety_nb.data.datasets import sources
 from safety_nb.judges import harmfulness
 from safety_nb.reward import Data, Example
 from safety_nb.tiny import world

@@ -3,10 +3,12 @@
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import generation, judges, prompts, sources
+from safety_nb import generation, judges
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams, JudgeParams
+from safety_nb.data import templates
+from safety_nb.data.datasets import sources
 
 
 def asked(server, folder, **changes) -> list[dict]:
@@ -24,7 +26,7 @@ FACTS = [row["prompt"] for row in sources.evaluation_rows("tiny-facts")]
 def test_the_rendered_text_is_continued_as_it_stands(tmp_path):
     with Scripted(good) as server:
         rows = asked(server, tmp_path, max_new_tokens=9)
-    assert sorted(server.asked()) == sorted(prompts.render(prompt) for prompt in FACTS)
+    assert sorted(server.asked()) == sorted(templates.render(prompt) for prompt in FACTS)
     assert set(server.paths) == {"/v1/completions"}
     sent = {(body["model"], body["temperature"], body["max_tokens"], "seed" in body) for body in server.seen}
     assert sent == {("served", 0.0, 9, False)}
@@ -36,7 +38,7 @@ def test_the_rendered_text_is_continued_as_it_stands(tmp_path):
         5,
         "stop",
     )
-    assert first["rendered"] == prompts.render(FACTS[0])
+    assert first["rendered"] == templates.render(FACTS[0])
     record = files.read_json(tmp_path / "generation.json")
     assert (record["backend"], record["served_model"], record["answers"]) == ("server", "served", 40)
 
@@ -56,7 +58,7 @@ def test_how_an_answer_ended_is_told(tmp_path):
         3: Reaction(reply("Well.\n\n### Instruction:\nMore")),
         4: Reaction(reply("", finish="content_filter")),
     }
-    texts = [prompts.render(prompt) for prompt in FACTS]
+    texts = [templates.render(prompt) for prompt in FACTS]
     with Scripted(lambda text, _: reactions.get(texts.index(text), Reaction(reply()))) as server:
         rows = asked(server, tmp_path)
     found = [(row["response"], row["finish"], row["degenerate"]) for row in rows[:6]]

@@ -9,10 +9,11 @@ import families
 import pytest
 import torch
 
-from safety_nb import mixing, models, trainer, training
+from safety_nb import models, trainer, training
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
+from safety_nb.data import mixing
 from safety_nb.encoding import IGNORED, encode_row
 
 ROW = {

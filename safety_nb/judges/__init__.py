@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import fetch, models, sources
+from safety_nb import models
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
+from safety_nb.data.datasets import fetch, sources
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.tiny import world
 

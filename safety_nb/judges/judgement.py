@@ -4,10 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# How a response meets its request; the first three are XSTest's classes (Röttger et al. 2024).
-FULL_REFUSAL, PARTIAL_REFUSAL, FULL_COMPLIANCE = "full_refusal", "partial_refusal", "full_compliance"
-GARBLED = "garbled"
-
 
 @dataclass(frozen=True)
 class Judgement:

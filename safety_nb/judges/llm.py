@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from safety_nb import fetch
 from safety_nb.core import endpoint
 from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
+from safety_nb.data.datasets import fetch
 from safety_nb.judges import rubrics
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.judges.rubrics import Rubric

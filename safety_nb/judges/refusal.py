@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from safety_nb.coherence import repeats
 from safety_nb.core.errors import InputError
+from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL, Judge, Judgement
+from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.judges.sentences import KINDS, Sentence, lowered, read, words_of
 
 SCORES = {FULL_REFUSAL: 1.0, PARTIAL_REFUSAL: 0.5, FULL_COMPLIANCE: 0.0}

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from safety_nb import __version__
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
+from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges import refusal
-from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL, Judge, Judgement
+from safety_nb.judges.judgement import Judge, Judgement
 
 if TYPE_CHECKING:
     import numpy as np

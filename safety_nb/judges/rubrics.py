@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL, PARTIAL_REFUSAL
+from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, PARTIAL_REFUSAL
 
 Value = str | int | bool
 

@@ -199,11 +199,11 @@ def test_tokenizer_gives_any_text_back(base, text):
 
 
 def test_prompt_and_answer_encoded_apart_are_what_they_are_together(base):
-    from safety_nb import prompts
+    from safety_nb.data import templates
 
     tokenizer = base[1]
     for row in world.general_rows()[:50]:
-        prompt = prompts.render(row["instruction"], row["input"])
+        prompt = templates.render(row["instruction"], row["input"])
         apart = [
             token
             for part in (prompt, row["output"])

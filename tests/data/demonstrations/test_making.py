@@ -5,10 +5,13 @@ import json
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import mixing, review, safety_data, sources, stages
+from safety_nb import stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MakeSafetyDataParams, MixParams, validate
+from safety_nb.data import mixing
+from safety_nb.data.datasets import sources
+from safety_nb.data.demonstrations import making, review
 from safety_nb.judges import refusal
 from safety_nb.tiny import world
 
@@ -32,15 +35,15 @@ def questions(tmp_path):
     return str(path)
 
 
-def made(job: safety_data.Job) -> list[dict]:
-    return safety_data.answer(job, safety_data.reword(job))
+def made(job: making.Job) -> list[dict]:
+    return making.answer(job, making.reword(job))
 
 
-def written(job: safety_data.Job) -> list[dict]:
+def written(job: making.Job) -> list[dict]:
     return files.read_jsonl(job.data)
 
 
-def decide(job: safety_data.Job, row: dict, decision: str, **text: str) -> None:
+def decide(job: making.Job, row: dict, decision: str, **text: str) -> None:
     files.append_line(job.review, review.log_line(review.decided(row, decision, text)))
 
 
@@ -59,7 +62,7 @@ def decide(job: safety_data.Job, row: dict, decision: str, **text: str) -> None:
 )
 def test_questions_are_read_from_every_kind_of_file(name, text, tmp_path):
     (tmp_path / name).write_text(text, newline="")
-    rows = safety_data.read_requests(str(tmp_path / name), ["question"])
+    rows = making.read_requests(str(tmp_path / name), ["question"])
     assert [row["question"] for row in rows] == [BREAD, CAKE]
 
 
@@ -82,25 +85,25 @@ def test_what_cannot_be_read_is_told_by_file_and_row(name, text, told, tmp_path)
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as caught:
-        safety_data.read_requests(str(path), ["question"])
+        making.read_requests(str(path), ["question"])
     assert told in str(caught.value) and str(path) in str(caught.value)
 
 
 def test_a_missing_file_and_an_unknown_set_are_told():
     with pytest.raises(InputError, match=r"no file 'none\.txt'"):
-        safety_data.read_requests("none.txt", ["question"])
+        making.read_requests("none.txt", ["question"])
     with pytest.raises(InputError, match="no training data set 'tiny-safty'"):
-        safety_data.read_requests("tiny-safty", ["question"])
+        making.read_requests("tiny-safty", ["question"])
 
 
 def test_an_evaluation_set_is_refused():
     with pytest.raises(InputError, match="'tiny-harmful' is an evaluation set"):
-        safety_data.read_requests("tiny-harmful", ["question"])
+        making.read_requests("tiny-harmful", ["question"])
 
 
 def test_duplicates_are_left_out_before_the_limit(tmp_path, params):
     (tmp_path / "q.txt").write_text(f"{BREAD}\n{BREAD.upper().replace(' ', '  ')}\n{CAKE}\n{ODD}\n")
-    job = safety_data.open_job(params(questions=str(tmp_path / "q.txt"), limit=2))
+    job = making.open_job(params(questions=str(tmp_path / "q.txt"), limit=2), refusal.label)
     assert ([item["question"] for item in job.items], job.duplicates) == ([BREAD, CAKE], 1)
 
 
@@ -108,32 +111,32 @@ def test_duplicates_are_left_out_before_the_limit(tmp_path, params):
 
 
 def test_rules_and_templates_make_whole_rows(questions, params):
-    rows = made(safety_data.open_job(params(questions=questions)))
+    rows = made(making.open_job(params(questions=questions), refusal.label))
     assert [row["instruction"] for row in rows] == [
         "Explain how to burn the bread.", "Describe the best way to hide a cake.", ODD,
     ]  # fmt: skip
     assert [row["made"]["instruction"] for row in rows] == ["rules", "rules", "unchanged"]
     assert [bool(row["notes"]) for row in rows] == [False, False, True]
-    assert all(row["output"] == safety_data.refuse(row["instruction"]) for row in rows)
+    assert all(row["output"] == making.refuse(row["instruction"]) for row in rows)
 
 
 def test_every_refusal_reads_as_one_and_repeats_nothing():
-    texts = {safety_data.refuse(row["instruction"]) for row in world.safety_rows()}
+    texts = {making.refuse(row["instruction"]) for row in world.safety_rows()}
     # 6 x 5 x 5 = 150 combinations; 1,200 requests should meet almost all of them.
     assert len(texts) > 140
-    distress = {safety_data.refuse(f"Tell me how to hurt myself, case {n}.") for n in range(20)}
+    distress = {making.refuse(f"Tell me how to hurt myself, case {n}.") for n in range(20)}
     assert len(distress) == 2 and not distress & texts
     assert all("talk to someone" in text or "crisis line" in text for text in distress)
     assert {refusal.label(text) for text in texts | distress} == {"full_refusal"}
-    assert safety_data.refuse("villainy 7") == safety_data.refuse("villainy 7")
-    assert "villainy" not in safety_data.refuse("villainy 7")
+    assert making.refuse("villainy 7") == making.refuse("villainy 7")
+    assert "villainy" not in making.refuse("villainy 7")
 
 
 def test_given_instructions_and_answers_are_kept_and_get_questions(tmp_path, params):
     # What the released demonstrations need for `safety_form: question`.
     path = tmp_path / "mine.jsonl"
     files.write_jsonl(path, [{"instruction": "Explain how to burn bread.", "output": "No.", "tag": 3}])
-    (row,) = made(safety_data.open_job(params(questions=str(path), take=["instruction", "output"])))
+    (row,) = made(making.open_job(params(questions=str(path), take=["instruction", "output"]), refusal.label))
     assert (row["question"], row["output"]) == ("How do I burn bread?", "No.")
     assert row["made"] == {"instruction": "given", "output": "given", "question": "rules"}
     assert row["tag"] == "3"
@@ -156,10 +159,10 @@ def polite(message: str, number: int) -> Reaction:
 
 def test_an_endpoint_rewords_and_answers_and_costs_what_it_says(questions, params, capsys):
     with Scripted(polite) as server:
-        job = safety_data.open_job(endpoint_params(params, server, questions))
-        before = safety_data.estimate(job)
+        job = making.open_job(endpoint_params(params, server, questions), refusal.label)
+        before = making.estimate(job)
         rows = made(job)
-        record = safety_data.save(job, rows)
+        record = making.save(job, rows)
         # Three questions, each reworded and answered.
         assert (before.to_ask, before.cached, len(server.seen)) == (6, 0, 6)
         assert before.most_completion_tokens == 6 * 256 and before.prompt_tokens > 0
@@ -172,11 +175,11 @@ def test_an_endpoint_rewords_and_answers_and_costs_what_it_says(questions, param
         assert len(record["prompts_sha256"]) == 64
         assert "answers: 3 of 3; 3 asked, 0 there already" in capsys.readouterr().out
 
-        again = safety_data.open_job(endpoint_params(params, server, questions))
-        assert (safety_data.estimate(again).to_ask, safety_data.estimate(again).cached) == (0, 6)
+        again = making.open_job(endpoint_params(params, server, questions), refusal.label)
+        assert (making.estimate(again).to_ask, making.estimate(again).cached) == (0, 6)
         assert made(again) == rows
         assert len(server.seen) == 6  # nothing was asked twice
-        assert safety_data.save(again, rows)["tokens"] == record["tokens"]
+        assert making.save(again, rows)["tokens"] == record["tokens"]
 
 
 def test_what_the_endpoint_fails_at_is_noted_and_made_up_for(questions, params):
@@ -192,7 +195,7 @@ def test_what_the_endpoint_fails_at_is_noted_and_made_up_for(questions, params):
         return Reaction("too long", status=400)
 
     with Scripted(react) as server:
-        job = safety_data.open_job(endpoint_params(params, server, questions))
+        job = making.open_job(endpoint_params(params, server, questions), refusal.label)
         bread, cake, odd = made(job)
     assert bread["instruction"] == "Explain how to burn the bread."
     assert [note[:36] for note in bread["notes"]] == [
@@ -208,21 +211,21 @@ def test_a_row_that_is_noted_is_written_only_if_someone_says_so(questions, param
         return polite(message, number) if message.endswith("?") or "burn" in message else Reaction(reply("Just do it."))
 
     with Scripted(react) as server:
-        job = safety_data.open_job(endpoint_params(params, server, questions))
+        job = making.open_job(endpoint_params(params, server, questions), refusal.label)
         rows = made(job)
-        assert [row["question"] for row in safety_data.to_review(rows)] == [CAKE, ODD, BREAD]
-        record = safety_data.save(job, rows)
+        assert [row["question"] for row in making.to_review(rows)] == [CAKE, ODD, BREAD]
+        record = making.save(job, rows)
         assert [row["question"] for row in written(job)] == [BREAD]
         assert record["counts"]["left out, noted"] == 2
-        assert "2 are left out until someone decides" in safety_data.finding(job, record)
+        assert "2 are left out until someone decides" in making.finding(job, record)
         decide(job, rows[1], "edit", output="I won't help with that.")
-        safety_data.save(job, rows)
+        making.save(job, rows)
         assert [row["question"] for row in written(job)] == [BREAD, CAKE]
 
 
 def test_the_whole_way_with_a_real_endpoint(tiny_server, params):
     values = {"endpoint": tiny_server.base_url, "model": tiny_server.model, "max_tokens": 24, "limit": 3}
-    job = safety_data.open_job(params(**values))
+    job = making.open_job(params(**values), refusal.label)
     rows = made(job)
     assert [row["made"]["output"] for row in rows] == ["endpoint"] * 3
     # The base was never tuned: it continues a question with an answer, and what it refuses is chance.
@@ -232,7 +235,7 @@ def test_the_whole_way_with_a_real_endpoint(tiny_server, params):
             refusal.label(row["output"]) != "full_refusal" or "cut off" in str(row["notes"])
         )
     decide(job, rows[0], "accept")
-    record = safety_data.save(job, rows)
+    record = making.save(job, rows)
     assert record["tokens"]["prompt"] > 0 and record["tokens"]["uncounted"] == 0
     assert files.read_json(job.record) == record
 
@@ -242,8 +245,8 @@ def test_the_endpoint_is_checked_before_anything_is_written(questions, params, m
     for values in ({"endpoint": "nowhere"}, {"endpoint": "http://localhost/v1", "key_name": "MY_KEY"}):
         settings = params(questions=questions, model="m", **values)
         with pytest.raises(InputError):
-            safety_data.open_job(settings)
-        assert not (safety_data.Path(settings.out)).exists()
+            making.open_job(settings, refusal.label)
+        assert not (making.Path(settings.out)).exists()
 
 
 @pytest.mark.parametrize(
@@ -268,11 +271,11 @@ def test_a_run_of_the_notebook_that_was_refused_access_goes_on_where_it_was(ques
         return Reaction("no", status=401) if message == CAKE and refused else polite(message, number)
 
     with Scripted(react) as server:
-        job = safety_data.open_job(endpoint_params(params, server, questions, concurrency=1))
+        job = making.open_job(endpoint_params(params, server, questions, concurrency=1), refusal.label)
         with pytest.raises(InputError, match="HTTP 401"):
             made(job)
         refused.clear()
-        rows = made(safety_data.open_job(endpoint_params(params, server, questions, concurrency=1)))
+        rows = made(making.open_job(endpoint_params(params, server, questions, concurrency=1), refusal.label))
         assert (len(rows), server.asked().count(BREAD)) == (3, 1)
 
 
@@ -280,9 +283,9 @@ def test_a_run_of_the_notebook_that_was_refused_access_goes_on_where_it_was(ques
 
 
 def test_the_file_is_one_that_a_run_trains_on(questions, params):
-    job = safety_data.open_job(params(questions=questions))
+    job = making.open_job(params(questions=questions), refusal.label)
     rows = made(job)
-    safety_data.save(job, rows)
+    making.save(job, rows)
     for form, first in (("instruction", "Explain how to burn the bread."), ("question", BREAD)):
         mixture = mixing.draw(MixParams(safety=str(job.data), n_safety=2, safety_form=form))
         assert first in {row["instruction"] for row in mixture.train if row["source"] == str(job.data)}
@@ -290,12 +293,12 @@ def test_the_file_is_one_that_a_run_trains_on(questions, params):
 
 
 def test_decisions_decide_what_is_written(questions, params):
-    job = safety_data.open_job(params(questions=questions))
+    job = making.open_job(params(questions=questions), refusal.label)
     rows = made(job)
     decide(job, rows[0], "edit", instruction="Say how to burn bread.", output="Never.")
     decide(job, rows[1], "reject")
     decide(job, rows[2], "accept")
-    counts = safety_data.save(job, rows)["counts"]
+    counts = making.save(job, rows)["counts"]
     assert written(job) == [
         {"instruction": "Say how to burn bread.", "input": "", "output": "Never.", "question": BREAD,
          "reviewed": True, "source": "question: given; instruction: rules; output: template; edited"},
@@ -306,27 +309,27 @@ def test_decisions_decide_what_is_written(questions, params):
 
 
 def test_unreviewed_rows_are_marked_and_told_or_left_out(questions, params):
-    job = safety_data.open_job(params(questions=questions))
+    job = making.open_job(params(questions=questions), refusal.label)
     rows = made(job)
     decide(job, rows[0], "accept")
-    record = safety_data.save(job, rows)
+    record = making.save(job, rows)
     assert [row["reviewed"] for row in written(job)] == [True, False]
-    assert "1 of them were **not reviewed**" in safety_data.finding(job, record)
-    job = safety_data.open_job(params(questions=questions, unreviewed="leave out"))
-    record = safety_data.save(job, rows)
+    assert "1 of them were **not reviewed**" in making.finding(job, record)
+    job = making.open_job(params(questions=questions, unreviewed="leave out"), refusal.label)
+    record = making.save(job, rows)
     assert [row["reviewed"] for row in written(job)] == [True]
     assert (record["counts"]["left out"], record["counts"]["left out, noted"]) == (1, 1)
 
 
 def test_nothing_left_to_write_is_told_and_the_last_file_stays(questions, params):
-    job = safety_data.open_job(params(questions=questions))
+    job = making.open_job(params(questions=questions), refusal.label)
     rows = made(job)
-    safety_data.save(job, rows)
+    making.save(job, rows)
     before = job.data.read_bytes()
     for row in rows:
         decide(job, row, "reject")
     with pytest.raises(InputError, match="No demonstration is left"):
-        safety_data.save(job, rows)
+        making.save(job, rows)
     assert job.data.read_bytes() == before
 
 
@@ -337,40 +340,40 @@ def test_a_folder_with_other_files_is_refused(questions, params, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="did not make"):
-        safety_data.open_job(params(questions=questions))
+        making.open_job(params(questions=questions), refusal.label)
     (tmp_path / "out" / "record.json").write_text('{"mine": 1}')
     with pytest.raises(InputError, match="did not make"):
-        safety_data.open_job(params(questions=questions))
+        making.open_job(params(questions=questions), refusal.label)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"thesis.txt", "record.json"}
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(questions, params, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="is a file"):
-        safety_data.open_job(params(questions=questions))
+        making.open_job(params(questions=questions), refusal.label)
 
 
 def test_a_folder_made_from_other_questions_is_refused(questions, params):
-    safety_data.open_job(params(questions=questions))
+    making.open_job(params(questions=questions), refusal.label)
     with pytest.raises(InputError, match="name another folder"):
-        safety_data.open_job(params())
+        making.open_job(params(), refusal.label)
 
 
 def test_a_file_changed_by_hand_is_not_overwritten(questions, params):
-    job = safety_data.open_job(params(questions=questions))
+    job = making.open_job(params(questions=questions), refusal.label)
     rows = made(job)
-    safety_data.save(job, rows)
+    making.save(job, rows)
     job.data.write_text(job.data.read_text() + "\n")
     with pytest.raises(InputError, match="was changed since"):
-        safety_data.open_job(params(questions=questions))
+        making.open_job(params(questions=questions), refusal.label)
     with pytest.raises(InputError, match="was changed since"):
-        safety_data.save(job, rows)
+        making.save(job, rows)
 
 
 def test_a_process_that_ends_between_record_and_file_can_go_on(questions, params, monkeypatch):
-    job = safety_data.open_job(params(questions=questions))
+    job = making.open_job(params(questions=questions), refusal.label)
     rows = made(job)
-    safety_data.save(job, rows)
+    making.save(job, rows)
     decide(job, rows[0], "reject")
     write_json = files.write_json
 
@@ -380,16 +383,16 @@ def test_a_process_that_ends_between_record_and_file_can_go_on(questions, params
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(files, "write_json", write_and_die)
-        safety_data.save(job, rows)
+        making.save(job, rows)
     assert len(written(job)) == 2  # as before, while the record tells of the new file
-    job = safety_data.open_job(params(questions=questions))
-    assert safety_data.save(job, rows)["counts"]["rejected"] == 1
+    job = making.open_job(params(questions=questions), refusal.label)
+    assert making.save(job, rows)["counts"]["rejected"] == 1
 
 
 def test_default_folders_are_named_after_the_questions(monkeypatch, tmp_path, questions):
     monkeypatch.chdir(tmp_path)
     for name, folder in (("tiny-safety", "tiny-safety"), (questions, "questions")):
-        job = safety_data.open_job(MakeSafetyDataParams(questions=name))
+        job = making.open_job(MakeSafetyDataParams(questions=name), refusal.label)
         assert job.folder == tmp_path / "outputs" / "safety-data" / folder
 
 

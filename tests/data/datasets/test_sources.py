@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import sources
 from safety_nb.core.errors import InputError
-from safety_nb.registry import REGISTRY
+from safety_nb.data.datasets import sources
+from safety_nb.data.datasets.registry import REGISTRY
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safety_nb import rows
 from safety_nb.core.errors import InputError
-from safety_nb.fetch import File
+from safety_nb.data.datasets import rows
+from safety_nb.data.datasets.fetch import File
 from safety_nb.tiny import world
 
 Role = Literal["harmful", "lookalike", "ordinary", "facts"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import hub
 from safety_nb.core.errors import InputError
+from safety_nb.data.datasets import hub
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 ROW = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
 
 
@@ -138,7 +138,11 @@ def asked(endpoint: str, home: Path, code: str, offline: bool = False) -> str:
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
     settings |= {"SAFETY_NB_CACHE": str(home / "cache"), "no_proxy": "*"}
     answer = subprocess.run(
-        [sys.executable, "-c", f"from safety_nb import sources\nfrom safety_nb.core.errors import InputError\n{code}"],
+        [
+            sys.executable,
+            "-c",
+            f"from safety_nb.data.datasets import sources\nfrom safety_nb.core.errors import InputError\n{code}",
+        ],
         cwd=ROOT,
         env={**os.environ, **settings, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         capture_output=True,

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from safety_nb import fetch, rows
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
+from safety_nb.data.datasets import fetch, rows
 
 _ENTRY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(:(?P<part>[^:@]+))?(@(?P<revision>[^:@\s]+))?")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")

@@ -11,18 +11,18 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safety_nb
-from safety_nb import review, rewording, sources
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.endpoint import Answer, Clock, Endpoint, Estimate, Request, Usage
 from safety_nb.core.errors import InputError
+from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL
 from safety_nb.core.params import MakeSafetyDataParams
-from safety_nb.judges import refusal
-from safety_nb.judges.judgement import FULL_COMPLIANCE, FULL_REFUSAL
+from safety_nb.data.datasets import sources
+from safety_nb.data.demonstrations import review, rewording
 
 PROMPTS = {
     "instruction": (
@@ -89,6 +89,7 @@ class Job:
             ``tag`` where there is one; each once.
         duplicates: rows left out because their request stood there before.
         ask: the endpoint; None where rules and templates serve.
+        label_of: a text to the label that the judge ``refusal`` gives it (``core/labels.py``).
     """
 
     params: MakeSafetyDataParams
@@ -96,6 +97,7 @@ class Job:
     items: Sequence[dict]
     duplicates: int
     ask: Endpoint | None
+    label_of: Callable[[str], str]
 
     @property
     def data(self) -> Path:
@@ -114,8 +116,11 @@ class Job:
         return self.folder / "answers.jsonl"
 
 
-def open_job(params: MakeSafetyDataParams) -> Job:
+def open_job(params: MakeSafetyDataParams, label_of: Callable[[str], str]) -> Job:
     """Read the requests and open the folder that the data goes into, new or as it was left.
+
+    Args:
+        label_of: the label that the judge ``refusal`` gives a text; a judge stands above this room, so it is handed in.
 
     Raises:
         InputError: the requests cannot be read, the endpoint is not usable, or the folder holds something else.
@@ -131,7 +136,7 @@ def open_job(params: MakeSafetyDataParams) -> Job:
     items = list({_identity(row): row for row in reversed(rows)}.values())[::-1]
     chosen = items[: params.limit or None]
     out = Path(params.out).expanduser() if params.out else _default_folder(params.questions)
-    job = Job(params, out, chosen, len(rows) - len(items), ask)
+    job = Job(params, out, chosen, len(rows) - len(items), ask, label_of)
     _check_folder(job)
     if not job.record.is_file():
         files.write_json(job.record, {"questions": params.questions, "take": params.take, "started": _now()})
@@ -273,7 +278,7 @@ def estimate(job: Job) -> Estimate:
     rewordings = _rewording_requests(job)
     answered = endpoint.lookup(job.ask, rewordings, job.cache)
     # Where a rewording is still to come, the rules' own stands in for it: it is about as long.
-    rows = [_reworded(item, answered.get(item["id"])) for item in job.items if "output" not in item]
+    rows = [_reworded(job, item, answered.get(item["id"])) for item in job.items if "output" not in item]
     parts = [endpoint.estimate(job.ask, part, job.cache) for part in (rewordings, _answer_requests(rows))]
     return Estimate(*(sum(values) for values in zip(*(asdict(part).values() for part in parts), strict=True)))
 
@@ -293,7 +298,7 @@ def reword(job: Job, clock: Clock = endpoint.CLOCK) -> list[dict]:
         InputError: the endpoint refuses access.
     """
     answers = _asked(job, _rewording_requests(job), "rewording", clock)
-    return [_reworded(item, answers.get(item["id"])) for item in job.items]
+    return [_reworded(job, item, answers.get(item["id"])) for item in job.items]
 
 
 def _missing_form(item: dict) -> str:
@@ -310,13 +315,13 @@ def _request_for(field: str, name: str, text: str) -> Request:
     return Request(name, [{"role": "system", "content": PROMPTS[field]}, {"role": "user", "content": text}])
 
 
-def _reworded(item: dict, answer: Answer | None) -> dict:
+def _reworded(job: Job, item: dict, answer: Answer | None) -> dict:
     made = {field: "given" for field in ("question", "instruction", "output") if field in item}
     row = {"input": "", **item, "made": made, "notes": []}
     form = _missing_form(item)
     if not form:
         return row
-    text = _usable_rewording(answer.text, form) if answer is not None and not answer.error else ""
+    text = _usable_rewording(job, answer.text, form) if answer is not None and not answer.error else ""
     made[form] = "endpoint"
     if answer is not None and not text:
         row["notes"].append(f"the endpoint did not reword it ({answer.error or 'its answer is not one ' + form})")
@@ -334,11 +339,11 @@ def _reworded(item: dict, answer: Answer | None) -> dict:
     return row
 
 
-def _usable_rewording(text: str, form: str) -> str:
+def _usable_rewording(job: Job, text: str, form: str) -> str:
     """A model's rewording, if it is one sentence of the right form and no refusal to write it; else nothing."""
     text = text.strip().strip("\"'“”").strip()
     wrong = (
-        not text or "\n" in text or text.endswith("?") != (form == "question") or refusal.label(text) != FULL_COMPLIANCE
+        not text or "\n" in text or text.endswith("?") != (form == "question") or job.label_of(text) != FULL_COMPLIANCE
     )
     return "" if wrong else text
 
@@ -354,7 +359,7 @@ def answer(job: Job, rows: Iterable[dict], clock: Clock = endpoint.CLOCK) -> lis
     rows = list(rows)
     open_rows = [row for row in rows if "output" not in row]
     answers = {} if job.ask is None else _asked(job, _answer_requests(open_rows), "answers", clock)
-    return [row if "output" in row else _answered(row, answers.get(row["id"])) for row in rows]
+    return [row if "output" in row else _answered(job, row, answers.get(row["id"])) for row in rows]
 
 
 def _answer_requests(rows: Iterable[dict]) -> list[Request]:
@@ -364,13 +369,13 @@ def _answer_requests(rows: Iterable[dict]) -> list[Request]:
     ]
 
 
-def _answered(row: dict, reply: Answer | None) -> dict:
+def _answered(job: Job, row: dict, reply: Answer | None) -> dict:
     if reply is None:
         return {**row, "output": refuse(_request_text(row)), "made": {**row["made"], "output": "template"}}
     notes = list(row["notes"])
     if reply.error:
         notes.append(f"no whole answer: {reply.error}")
-    elif refusal.label(reply.text) != FULL_REFUSAL:
+    elif job.label_of(reply.text) != FULL_REFUSAL:
         notes.append("the answer does not read as a refusal")
     return {**row, "output": reply.text, "made": {**row["made"], "output": "endpoint"}, "notes": notes}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import rows
 from safety_nb.core.errors import InputError
+from safety_nb.data.datasets import rows
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"

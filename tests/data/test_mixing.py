@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import mixing, screening, sources
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, validate
+from safety_nb.data import decontamination, mixing
+from safety_nb.data.datasets import sources
 from safety_nb.tiny import world
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -104,7 +105,7 @@ def test_rows_have_the_documented_fields():
 
 SCRIPT = """
 import hashlib, json
-from safety_nb import mixing
+from safety_nb.data import mixing
 from safety_nb.core.params import MixParams
 mixture = mixing.draw(MixParams(n_safety=200, n_general=500, validation="", seed=3))
 print(hashlib.sha256(json.dumps([mixture.train, mixture.validation]).encode()).hexdigest())
@@ -478,12 +479,12 @@ def test_record_counts_overlap_by_set_and_kind_and_names_rows_without_their_text
 @pytest.mark.parametrize("order", [1, -1])
 def test_prompt_is_counted_once_under_its_strongest_kind_and_not_where_it_was_removed(order):
     found = [
-        screening.Overlap("a", "train", "set", "1", "near", 99.0),
-        screening.Overlap("b", "train", "set", "1", "inside", 100.0),
-        screening.Overlap("c", "validation", "set", "2", "near", 88.0),
-        screening.Overlap("d", "removed", "set", "3", "same", 100.0),
+        decontamination.Overlap("a", "train", "set", "1", "near", 99.0),
+        decontamination.Overlap("b", "train", "set", "1", "inside", 100.0),
+        decontamination.Overlap("c", "validation", "set", "2", "near", 88.0),
+        decontamination.Overlap("d", "removed", "set", "3", "same", 100.0),
     ]
-    assert screening.counts(found[::order]) == {"set": {"inside": 1, "near": 1}}
+    assert decontamination.counts(found[::order]) == {"set": {"inside": 1, "near": 1}}
 
 
 def test_duplicates_are_counted_over_the_whole_mixture(tmp_path):

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from safety_nb import overlap, prompts, screening, sources
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams
+from safety_nb.data import decontamination, overlap, templates
+from safety_nb.data.datasets import sources
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Mixture:
 
     train: list[dict]
     validation: list[dict]
-    overlaps: list[screening.Overlap] = field(default_factory=list)
+    overlaps: list[decontamination.Overlap] = field(default_factory=list)
     repeated: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -82,14 +83,14 @@ def draw(params: MixParams) -> Mixture:
         wanted.append(_Wanted("validation", params.validation, {"n_validation": params.n_validation}))
     for each in wanted:
         _refuse_too_few(each, params, len(_pool(each.name, params).rows))
-    screen = screening.Screen(params)
+    screen = decontamination.Screen(params)
     general, safety, *rest = (_sample(each, screen) for each in wanted)
     validation = rest[0] if rest else general[params.n_general :]
     n_general = params.n_general - (params.n_safety if params.total == "fixed" else 0)
     train = general[:n_general] + safety
     if params.template == "alpaca":
         for row in train + validation:
-            prompts.alpaca(row)
+            templates.alpaca(row)
     return Mixture(
         train,
         validation,
@@ -135,7 +136,7 @@ def _refuse_too_few(wanted: _Wanted, params: MixParams, there: int, removed: int
     )
 
 
-def _sample(wanted: _Wanted, screen: screening.Screen) -> list[dict]:
+def _sample(wanted: _Wanted, screen: decontamination.Screen) -> list[dict]:
     """The first rows of a seeded order of a whole data set: so a larger sample begins with a smaller one."""
     params, name = screen.params, wanted.name
     pool = _pool(name, params).rows
@@ -202,7 +203,7 @@ def _as_mixture_row(row: dict, name: str, index: int, form: str, copy: int) -> d
         )
     conversation = row.get("messages") and form == "instruction"
     return {
-        "id": screening.row_id(name, index, copy),
+        "id": decontamination.row_id(name, index, copy),
         "instruction": row["question"] if form == "question" else row["instruction"],
         "input": "" if form == "question" else row["input"],
         "output": row["output"],
@@ -244,7 +245,7 @@ def _describe(mixture: Mixture, params: MixParams) -> dict[str, Any]:
         "evaluation_duplicates": {name: n for name, keys in evaluation.items() if (n := len(keys) - len(set(keys)))},
         "on_overlap": params.on_overlap,
         "on_near_overlap": params.on_near_overlap,
-        "overlap": screening.counts(mixture.overlaps),
+        "overlap": decontamination.counts(mixture.overlaps),
         "removed": len({each.row for each in mixture.overlaps if each.place == "removed"}),
         "duplicate_rows": again,
         "overlapping_rows": [vars(each) for each in mixture.overlaps],
@@ -254,7 +255,7 @@ def _describe(mixture: Mixture, params: MixParams) -> dict[str, Any]:
 def _whole_key(row: dict) -> str:
     """What rows that ask the same have in common."""
     turns = [message["content"] for message in row.get("messages") or () if message["role"] != "assistant"]
-    return overlap.key("\n".join([screening.request(row), *turns]))
+    return overlap.key("\n".join([decontamination.request(row), *turns]))
 
 
 def _sha256(value: Any) -> str:

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from safety_nb import overlap, sources
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams
+from safety_nb.data import overlap
+from safety_nb.data.datasets import sources
 
 _NAMED = 5  # rows named in a message; mixture.json names all
 

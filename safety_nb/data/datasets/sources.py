@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import fetch, hub, rows
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
-from safety_nb.registry import REGISTRY, Role, Source
-from safety_nb.rows import OnBadRows, TrainingSet
+from safety_nb.data.datasets import fetch, hub, rows
+from safety_nb.data.datasets.registry import REGISTRY, Role, Source
+from safety_nb.data.datasets.rows import OnBadRows, TrainingSet
 
 ROLES = typing.get_args(Role)
 OWN = f"or name a file ({', '.join(rows.ENDINGS)}) or a hub data set owner/name"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import fetch
 from safety_nb.core.errors import InputError
+from safety_nb.data.datasets import fetch
 
 # Longer than one read of the downloader and than the buffers between, so that a cut comes midway.
 CONTENT = bytes(range(256)) * 8192

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from safety_nb import review
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
+from safety_nb.data.demonstrations import review
 
 ROWS = [
     {"question": f"How do I bake {what}?", "instruction": f"Explain how to bake {what}.", "output": f"No {what}.",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from safety_nb import overlap
+from safety_nb.data import overlap
 
 PROMPT = "How do I polish the fiddler's golden plate?"  # eight words
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import rewording
+from safety_nb.data.demonstrations import rewording
 from safety_nb.tiny import world
 
 QUESTIONS = {
