@@ -36,9 +36,9 @@ BASELINE = "one at a time, 4 beams"
 
 
 def train(folder: str) -> None:
-    from safety_nb import training
     from safety_nb.core.params import MixParams, TrainParams
     from safety_nb.data import mixing
+    from safety_nb.train import training
 
     mixing.mix(MixParams(run_dir=folder, n_general=600, n_safety=100, n_validation=0))
     training.train(TrainParams(run_dir=folder, epochs=2.0))
@@ -48,9 +48,10 @@ def answer(way: str, folder: str) -> tuple[float, float, list[list[int]]]:
     """CPU seconds of answering, peak memory of the process in MB, and the answers."""
     import torch
 
-    from safety_nb import decoding, models
+    from safety_nb import decoding
     from safety_nb.data.datasets import sources
-    from safety_nb.encoding import encode_question, end_tokens
+    from safety_nb.train import models
+    from safety_nb.train.encoding import encode_question, end_tokens
 
     torch.set_num_threads(1)
     tokenizer = models.load_tokenizer("tiny")

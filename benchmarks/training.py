@@ -77,9 +77,9 @@ GPU = [
 
 def prepare(case: Case, folder: Path) -> str:
     """Write base, tokenizer, rows and their encodings to a folder; the name of the rows is returned."""
-    from safety_nb import encoding
     from safety_nb.core import files
     from safety_nb.data.datasets import sources
+    from safety_nb.train import encoding
 
     source = "safety-tuned-llamas" if os.environ.get("SAFETY_NB_DATA") else "tiny-safety"
     texts = sources.training_rows(source)
@@ -104,7 +104,7 @@ FIELDS = ("instruction", "input", "output")
 
 def _random_rows(case: Case) -> Any:
     """Rows of one length, the second half of each supervised."""
-    from safety_nb.encoding import IGNORED, EncodedRow
+    from safety_nb.train.encoding import IGNORED, EncodedRow
 
     rng, half = random.Random(0), case.row_tokens // 2
     for _ in range(case.n_rows):
@@ -131,7 +131,7 @@ def _save_base(case: Case, tokenizer: Any, folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from safety_nb import models
+    from safety_nb.train import models
 
     config = LlamaConfig(
         vocab_size=case.vocabulary, hidden_size=case.hidden, intermediate_size=case.intermediate,
@@ -149,13 +149,13 @@ def _save_base(case: Case, tokenizer: Any, folder: Path) -> None:
 
 
 def safety_nb(case: Case, folder: Path, meter: "Meter") -> None:
-    from safety_nb import trainer, training
     from safety_nb.core.params import TrainParams
+    from safety_nb.train import packed_trainer, training
 
     if case.row_tokens:
         encoded = iter(_encoded(folder))
         training.encode_row = lambda *_: next(encoded)
-    trainer.PackedTrainer.train = meter.around(trainer.PackedTrainer.train)
+    packed_trainer.PackedTrainer.train = meter.around(packed_trainer.PackedTrainer.train)
     params = TrainParams(
         run_dir=str(folder / "run"), base_model=str(folder / "base"), cutoff=case.cutoff, batch_size=case.batch_rows,
         micro_batch_size=MICRO_BATCH_ROWS if case.row_tokens else 1, learning_rate=LEARNING_RATE,
@@ -209,7 +209,7 @@ WAYS = {OURS: safety_nb, ALPACA: alpaca_lora, TRL: trl}
 
 
 def _encoded(folder: Path) -> list[Any]:
-    from safety_nb.encoding import EncodedRow
+    from safety_nb.train.encoding import EncodedRow
 
     return [EncodedRow(**row) for row in json.loads((folder / "encoded.json").read_text())]
 
@@ -218,7 +218,7 @@ def _adapted(folder: Path) -> tuple[Any, Any, list[dict]]:
     """The 4-bit base with a fresh adapter, its tokenizer, and the rows as token ids and labels."""
     from transformers import set_seed
 
-    from safety_nb import models
+    from safety_nb.train import models
 
     set_seed(0)
     tokenizer = models.load_tokenizer(str(folder / "base"))
@@ -228,7 +228,7 @@ def _adapted(folder: Path) -> tuple[Any, Any, list[dict]]:
 
 def _arguments(folder: Path) -> dict:
     """What transformers' and TRL's trainers are told alike."""
-    from safety_nb import models
+    from safety_nb.train import models
 
     device = models.pick_device()
     return {

@@ -22,13 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import models, summary
+from safety_nb import summary
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import CapabilityParams
 from safety_nb.core.text import percent, percent_interval
 from safety_nb.data import templates
 from safety_nb.tiny import world
+from safety_nb.train import models
 
 if TYPE_CHECKING:
     import pandas as pd

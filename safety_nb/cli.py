@@ -374,7 +374,7 @@ def export(
     push: Annotated[str, typer.Option(help="Upload it to this hub repository too.", metavar="REPO_ID")] = "",
 ) -> None:
     """Merge a run's adapter into its base: one 16-bit model, and how far it drifts from the two as trained."""
-    from safety_nb import export as exporting
+    from safety_nb.train import export as exporting
 
     try:
         done = exporting.export(run_dir, out, dtype, push)
@@ -398,8 +398,9 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     """
     import yaml
 
-    from safety_nb import judges, models
+    from safety_nb import judges
     from safety_nb.data.datasets import sources
+    from safety_nb.train import models
 
     if not path.is_file():
         raise InputError(f"There is no parameter file {str(path)!r}; see params/ for those that come along.")

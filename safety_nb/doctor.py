@@ -23,13 +23,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from safety_nb import checks, estimate, models, warm
+from safety_nb import checks, warm
 from safety_nb.core import grid, secrets, shipped
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams, validate
 from safety_nb.data import mixing
 from safety_nb.data.datasets import fetch, sources
-from safety_nb.estimate import size_text
+from safety_nb.run import timing
+from safety_nb.train import models
+from safety_nb.train.memory import (
+    TIGHT,
+    Memory,
+    choose,
+    count_weights,
+    generation_memory,
+    size_text,
+    training_memory,
+    weight_bytes,
+)
 
 # The tested set of the project, which the package carries along.
 # Those of it whose version can change a result or keep a notebook from running.
@@ -99,7 +110,7 @@ def _examine_runs(
         with contextlib.suppress(InputError, OSError, ValueError):  # told above
             rows, asked = mixing.draw(params), _asked(params)
             tokenizer = models.load_tokenizer(params.base_model, params.revision)
-            work = estimate.count_work(params, tokenizer, rows.train, rows.validation, asked)
+            work = timing.count_work(params, tokenizer, rows.train, rows.validation, asked)
         fits, adapter, recomputed = fit(params, work, models.free_memory())
         params = params.model_copy(update={"gradient_checkpointing": recomputed})
         yield fits
@@ -107,10 +118,10 @@ def _examine_runs(
         needs["outputs"] = len(planned) * (adapter * 10 + _REPORTS_BYTES)
         if work is None or complaints or missing:
             return
-        speed = estimate.layer_speed(params, work)
-        cheap = estimate.step_seconds(speed, work) < _MEASURING_SECONDS
+        speed = timing.layer_speed(params, work)
+        cheap = timing.step_seconds(speed, work) < _MEASURING_SECONDS
         if cheap and fits.state == "ok" and not needs["hub cache"]:
-            speed = estimate.step_speed(params, tokenizer, rows.train, asked)
+            speed = timing.step_speed(params, tokenizer, rows.train, asked)
         yield duration(speed, work, planned, params, import_seconds)
     except InputError as error:  # the base cannot be built: told above already, if that is why
         if not any(complaint.startswith("base_model:") for complaint in complaints):
@@ -279,7 +290,7 @@ def disk(places: dict[str, tuple[Path, float]]) -> Iterator[Finding]:
         found = f"{size_text(free)} free for {folder}{about}"
         if need and shared > free:
             yield Finding(name, "problem", found, f"{size_text(shared)} go to this disk: free some, or {_moved(name)}")
-        elif (need and shared > estimate.TIGHT * free) or free < 1e9:
+        elif (need and shared > TIGHT * free) or free < 1e9:
             yield Finding(name, "warning", found, f"free some, or {_moved(name)}")
         else:
             yield Finding(name, "ok", found)
@@ -331,7 +342,7 @@ def largest(planned: list[RunParams]) -> RunParams | None:
         InputError: a base cannot be built.
     """
     bases = {(params.base_model, params.revision) for params in planned}
-    sizes = {base: sum(estimate.count_weights(models.outline(*base))) for base in bases}
+    sizes = {base: sum(count_weights(models.outline(*base))) for base in bases}
 
     def size(params: RunParams) -> tuple:
         at_once = (params.micro_batch_size * params.cutoff, params.generation_batch_size * params.num_beams)
@@ -390,7 +401,7 @@ def _cached_weights(where: str, revision: str | None) -> bool:
     return all(map(cached, set(json.loads(Path(index).read_text())["weight_map"].values())))
 
 
-def fit(params: RunParams, work: estimate.Work | None, free: int) -> tuple[Finding, int, bool]:
+def fit(params: RunParams, work: timing.Work | None, free: int) -> tuple[Finding, int, bool]:
     """Whether training and generation fit into ``free`` bytes of the device; the bytes of the adapter; and whether
     training recomputes activations.
 
@@ -403,12 +414,12 @@ def fit(params: RunParams, work: estimate.Work | None, free: int) -> tuple[Findi
     row, prompt = (work.widest_row, work.widest_prompt) if work else (params.cutoff, params.cutoff)
     # On the CPU the process itself takes its share: Python with all imports, as in this one.
     process = psutil.Process().memory_info().rss if models.pick_device() == "cpu" else 0
-    weights = estimate.weight_bytes(params)
+    weights = weight_bytes(params)
     if weights + process > free:
         found = f"does not fit: the weights alone take {size_text(weights)}, of {size_text(free - process)} free"
         return Finding("fit", "problem", found, "choose a smaller base_model, or a device with more memory"), 0, False
-    choice = estimate.choose(params, tokens, supervised, row, free - process)
-    answers = estimate.generation_memory(params, prompt, params.answer_tokens)
+    choice = choose(params, tokens, supervised, row, free - process)
+    answers = generation_memory(params, prompt, params.answer_tokens)
     found = (
         f"training about {size_text(choice.needed + process)} in {choice.how}, "
         f"generation about {size_text(answers.total + process)}, of {size_text(free)} free"
@@ -420,7 +431,7 @@ def fit(params: RunParams, work: estimate.Work | None, free: int) -> tuple[Findi
         mends.append(_smaller_generation(params, prompt, free - process))
     if mends:
         finding = Finding("fit", "problem", f"does not fit: {found}", "; ".join(dict.fromkeys(mends)))
-    elif answers.total + process > estimate.TIGHT * free:
+    elif answers.total + process > TIGHT * free:
         mend = "close what else uses this memory, or lower generation_batch_size"
         finding = Finding("fit", "warning", f"barely fits: {found}", mend)
     else:
@@ -432,9 +443,9 @@ def _smaller_training(params: RunParams, widest: int, share: float, free: int) -
     """What to change where a single row of ``widest`` tokens, a ``share`` of them with loss, does not fit."""
     changes = [{"gradient_checkpointing": True}, {"cutoff": max(8, min(widest, params.cutoff) // 2)}]
 
-    def memory(smaller: RunParams) -> estimate.Memory:
+    def memory(smaller: RunParams) -> Memory:
         row = min(widest, smaller.cutoff)
-        return estimate.training_memory(smaller, row, math.ceil(row * share))
+        return training_memory(smaller, row, math.ceil(row * share))
 
     return _first_that_fits(params, changes, free, memory)
 
@@ -446,7 +457,7 @@ def _smaller_generation(params: RunParams, width: int, free: int) -> str:
         {"mode": "greedy"},
     ]
     return _first_that_fits(
-        params, changes, free, lambda smaller: estimate.generation_memory(smaller, width, params.answer_tokens)
+        params, changes, free, lambda smaller: generation_memory(smaller, width, params.answer_tokens)
     )
 
 
@@ -464,21 +475,21 @@ def _first_that_fits(params: RunParams, changes: list[dict[str, Any]], free: int
 
 
 def duration(
-    speed: estimate.Speed,
-    work: estimate.Work,
+    speed: timing.Speed,
+    work: timing.Work,
     planned: list[RunParams],
     params: RunParams,
     import_seconds: float,
 ) -> Finding:
     """About how long the counted run takes, and all runs of a study one after the other."""
     forked = warm.is_possible()
-    one = estimate.compute_seconds(speed, work) + estimate.notebook_seconds(import_seconds, forked)
+    one = timing.compute_seconds(speed, work) + timing.notebook_seconds(import_seconds, forked)
     found = f"about {_clock(one)}"
     if len(planned) > 1:
         # A run with less of the largest's rows; what else is swept is taken to cost as much.
-        works = [estimate.scaled(work, _rows(other) / _rows(params)) for other in planned]
-        total = sum(estimate.compute_seconds(speed, each) for each in works)
-        total += estimate.notebook_seconds(import_seconds, forked, len(planned))
+        works = [timing.scaled(work, _rows(other) / _rows(params)) for other in planned]
+        total = sum(timing.compute_seconds(speed, each) for each in works)
+        total += timing.notebook_seconds(import_seconds, forked, len(planned))
         found += f" for the largest run, {_clock(total)} for all {len(planned)} one after the other"
     return Finding("time", "ok", f"{found} ({speed.how})")
 

@@ -19,16 +19,12 @@ METRIC_NAMES = {
     "accuracy": "correct",
     "unsafe_rate": "unsafe",
 }
-
-
 # The metric that is an error on sets of a role, set in bold in the tables.
 ERROR_METRICS = {
     "harmful": ("compliance_rate", "unsafe_rate"),
     "lookalike": ("refusal_rate",),
     "ordinary": ("refusal_rate",),
 }
-
-
 ROLE_NAMES = {
     "harmful": "harmful requests",
     "lookalike": "harmless look-alikes",
@@ -68,14 +64,10 @@ def rate_caption(judge: str, metrics: list[str]) -> str:
 
 
 ENDING_NAMES = {"cut_off": "Cut off", "degenerate": "Degenerate", "no_answer": "No answer"}
-
-
 ENDING_CAPTION = (
     "Cut off: the answer reached the longest length allowed. Degenerate: empty, the same over and over, or the prompt "
     "again; judges misread such text. No answer: missing from the rates."
 )
-
-
 SUSPECT_SHARE = 0.1  # of an evaluation set's answers; more that are cut off or degenerate are told
 
 

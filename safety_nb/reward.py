@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import __version__, cards, models
+from safety_nb import __version__
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainRewardParams
 from safety_nb.data.datasets import sources
 from safety_nb.judges import harmfulness
 from safety_nb.stats import estimates
+from safety_nb.train import cards, models
 
 if TYPE_CHECKING:
     import pandas as pd

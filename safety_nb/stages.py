@@ -49,8 +49,8 @@ _TRAIN = ("train/adapter", "train/metrics.csv", "train/training.json", "train/va
 _GENERATE = ("prompts.jsonl", "responses.jsonl")  # what is read; the record of how they were made is for people
 
 STAGES = (
-    Stage("mix", "1-mix", MixParams, "safety_nb.mixing:mix", (), _MIX),
-    Stage("train", "2-train", TrainParams, "safety_nb.training:train", _MIX[:2], _TRAIN),
+    Stage("mix", "1-mix", MixParams, "safety_nb.data.mixing:mix", (), _MIX),
+    Stage("train", "2-train", TrainParams, "safety_nb.train.training:train", _MIX[:2], _TRAIN),
     Stage(
         "generate",
         "3-generate",

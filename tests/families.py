@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from safety_nb import models
+from safety_nb.train import models
 
 LAYERS = 2
 _LLAMA_LIKE = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from safety_nb import models
 from safety_nb.decoding import Decoding, decode, prompts_that_fit, sampled
-from safety_nb.encoding import encode_question
+from safety_nb.train import models
+from safety_nb.train.encoding import encode_question
 
 SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ENDS = [3, 5]

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from safety_nb import doctor, estimate, models
+from safety_nb import doctor
 from safety_nb.core import shipped
 from safety_nb.core.params import RunParams, validate
 from safety_nb.tiny import world
+from safety_nb.train import memory, models
 
 ROOT = Path(__file__).parents[1]
 MINIATURE = {"n_general": 40, "n_safety": 5, "evaluation": ["tiny-facts"], "max_new_tokens": 4}
@@ -142,7 +143,7 @@ def test_mends_of_memory_are_tried():
     run = params(micro_batch_size=8, cutoff=256)
 
     def need(tokens: int, **values) -> int:
-        return estimate.training_memory(run.model_copy(update=values), tokens, tokens // 2).total
+        return memory.training_memory(run.model_copy(update=values), tokens, tokens // 2).total
 
     row, recomputed, half = need(256), need(256, gradient_checkpointing=True), need(128, gradient_checkpointing=True)
     assert doctor._smaller_training(run, 256, 0.5, (row + recomputed) // 2).startswith(
@@ -151,7 +152,7 @@ def test_mends_of_memory_are_tried():
     shorter = doctor._smaller_training(run, 256, 0.5, (recomputed + half) // 2)
     assert shorter.startswith("set gradient_checkpointing: true, cutoff: 128 (")
     assert "would not do" in doctor._smaller_training(run, 256, 0.5, 10_000_000)
-    answers = estimate.generation_memory(run.model_copy(update={"generation_batch_size": 1}), 256, 64).total
+    answers = memory.generation_memory(run.model_copy(update={"generation_batch_size": 1}), 256, 64).total
     assert doctor._smaller_generation(run, 256, answers).startswith("set generation_batch_size: 1 (")
 
 
@@ -160,13 +161,13 @@ def test_what_training_would_choose_is_told_and_too_little_memory_is_a_problem()
 
     def fit(need: int, factor: float = 1.0) -> doctor.Finding:
         process = psutil.Process().memory_info().rss if models.pick_device() == "cpu" else 0
-        return doctor.fit(run, None, int(process + need * factor / estimate.TIGHT) + 2_000_000)[0]
+        return doctor.fit(run, None, int(process + need * factor / memory.TIGHT) + 2_000_000)[0]
 
-    full = estimate.training_memory(run, 8 * run.cutoff, 8 * run.cutoff).total
+    full = memory.training_memory(run, 8 * run.cutoff, 8 * run.cutoff).total
     assert fit(full).state == "ok" and "packs of 2,048 tokens," in fit(full).found
     assert fit(full, 0.9).state == "ok" and "packs of 1,024 tokens," in fit(full, 0.9).found
     least = run.model_copy(update={"gradient_checkpointing": True})
-    assert fit(estimate.training_memory(least, run.cutoff, run.cutoff).total, 0.9).state == "problem"
+    assert fit(memory.training_memory(least, run.cutoff, run.cutoff).total, 0.9).state == "problem"
 
 
 # The machine

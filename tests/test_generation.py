@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from safety_nb import decoding, encoding, generation, models, training
+from safety_nb import decoding, generation
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams, MixParams, TrainParams
 from safety_nb.data import mixing, templates
 from safety_nb.data.datasets import sources
+from safety_nb.train import encoding, models, training
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ import math
 import families
 import pytest
 
-from safety_nb import decoding, models
+from safety_nb import decoding
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges import guard
 from safety_nb.judges.guard import FAMILIES
+from safety_nb.train import models
 
 # As Llama Guard's: the conversation, then what is asked for.
 TEMPLATE = (

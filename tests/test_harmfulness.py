@@ -5,13 +5,14 @@ import math
 
 import pytest
 
-from safety_nb import judges, models
+from safety_nb import judges
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import sources
 from safety_nb.judges import harmfulness
 from safety_nb.judges.harmfulness import Input
 from safety_nb.tiny import world
+from safety_nb.train import models
 
 ROWS = [
     {"prompt": "Where is the owl?", "response": "In the barn, asleep on a beam above the cow and the two ponies."},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import models, plots, reward, stages
+from safety_nb import plots, reward, stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, TrainRewardParams, validate
@@ -18,6 +18,7 @@ from safety_nb.data.datasets import sources
 from safety_nb.judges import harmfulness
 from safety_nb.reward import Data, Example
 from safety_nb.tiny import world
+from safety_nb.train import models
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"

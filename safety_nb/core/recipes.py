@@ -46,8 +46,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "best_checkpoint": True,  # quoted: by validation loss
     },
 }
-
-
 # Those of train-reward-model.
 REWARD_RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {},

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import models
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import fetch, sources
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.tiny import world
+from safety_nb.train import models
 
 if TYPE_CHECKING:
     import pandas as pd

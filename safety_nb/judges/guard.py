@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import decoding, models
+from safety_nb import decoding
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.train import models
 
 WILDGUARD = """<s><|user|>
 [INST] You are a classifier for analyzing interactions between humans and LLMs. Given a request from a human user and \

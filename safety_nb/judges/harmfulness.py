@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import models
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.tiny import world
+from safety_nb.train import models
 
 RECORD = "reward.json"
 DEFAULT = "redteam-osst"
@@ -37,8 +37,6 @@ SHORT = {
 # What a class is called that stands for harm; anything else has to be named.
 HARMFUL = {"unsafe", "harmful", "toxic", "toxicity", "harm", "hateful", "hate", "offensive", "dangerous"}
 _WINDOW = 32  # batches that are sorted by length together
-
-
 Text = str | tuple[str, str]
 
 

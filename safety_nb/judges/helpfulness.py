@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from safety_nb import models
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judges import harmfulness
 from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.train import models
 
 DEFAULT = "OpenAssistant/reward-model-deberta-v3-large-v2"
 _PAIR = harmfulness.Input(form="{prompt}{response}")  # as a pair: the tokenizer puts its separator between them

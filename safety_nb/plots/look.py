@@ -14,8 +14,6 @@ INK, QUIET, GRID = "#222222", "#666666", "#dddddd"
 ROLE_COLOURS = {"harmful": 0, "lookalike": 3, "ordinary": 2}
 MARKERS = "osD^vP"
 DASHES = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2))]
-
-
 # Shares of 0 to 1, drawn as per cent, and what an axis calls each; any other metric is drawn on its own scale.
 SHARES = {
     "refusal_rate": "Requests refused (%)",

@@ -9,12 +9,12 @@ import families
 import pytest
 import torch
 
-from safety_nb import models, trainer, training
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.data import mixing
-from safety_nb.encoding import IGNORED, encode_row
+from safety_nb.train import models, packed_trainer, training
+from safety_nb.train.encoding import IGNORED, encode_row
 
 ROW = {
     "instruction": "How do I water the tulips?",
@@ -200,8 +200,8 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(tmp_path):
 def test_in_float16_the_loss_is_scaled_and_a_step_that_overflows_is_left_out(tmp_path, monkeypatch):
     # As on a GPU without bfloat16.
     monkeypatch.setattr(models, "compute_dtype", lambda device, asked="auto": torch.float16)
-    losses, step, seen = trainer.token_losses, trainer.PackedTrainer.training_step, []
-    accelerator = trainer.PackedTrainer.create_accelerator_and_postprocess
+    losses, step, seen = packed_trainer.token_losses, packed_trainer.PackedTrainer.training_step, []
+    accelerator = packed_trainer.PackedTrainer.create_accelerator_and_postprocess
 
     def huge_at_first(model, one, masked=False):
         factor = 1e35 if model.training and len(seen) == 1 else 1.0  # times the scale: more than float32 holds
@@ -222,9 +222,9 @@ def test_in_float16_the_loss_is_scaled_and_a_step_that_overflows_is_left_out(tmp
         seen.append((self.accelerator.scaler.get_scale(), bool(trained)))
         return step(self, model, inputs, *more)
 
-    monkeypatch.setattr(trainer, "token_losses", huge_at_first)
-    monkeypatch.setattr(trainer.PackedTrainer, "training_step", watched)
-    monkeypatch.setattr(trainer.PackedTrainer, "create_accelerator_and_postprocess", with_scaler)
+    monkeypatch.setattr(packed_trainer, "token_losses", huge_at_first)
+    monkeypatch.setattr(packed_trainer.PackedTrainer, "training_step", watched)
+    monkeypatch.setattr(packed_trainer.PackedTrainer, "create_accelerator_and_postprocess", with_scaler)
     record = training.train(small_run(tmp_path / "half"))
     # B begins at zero. The first step overflows: the scale is halved and nothing learned; the second is taken.
     assert seen[:3] == [(65536.0, False), (32768.0, False), (32768.0, True)]
@@ -235,14 +235,14 @@ def test_a_cpu_computes_in_bfloat16_when_asked(tmp_path, monkeypatch):
     if torch.cuda.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("needs a CPU with bfloat16, and no GPU")
     exact = training.train(small_run(tmp_path / "exact"))
-    step, seen = trainer.PackedTrainer.training_step, set()
+    step, seen = packed_trainer.PackedTrainer.training_step, set()
 
     def watched(self, model, inputs, *more):
         seen.add((model.get_input_embeddings().weight.dtype, models.four_bit_layers(model)[0].compute_dtype))
         seen.update(weight.dtype for weight in model.parameters() if weight.requires_grad)
         return step(self, model, inputs, *more)
 
-    monkeypatch.setattr(trainer.PackedTrainer, "training_step", watched)
+    monkeypatch.setattr(packed_trainer.PackedTrainer, "training_step", watched)
     rounded = training.train(small_run(tmp_path / "rounded", train_dtype="bfloat16"))
     assert (exact.compute_dtype, rounded.compute_dtype) == ("float32", "bfloat16")
     assert seen == {(torch.bfloat16, torch.bfloat16), torch.float32}  # the adapter keeps 32 bits

@@ -8,7 +8,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from safety_nb.encoding import IGNORED, EncodedRow
+from safety_nb.train.encoding import IGNORED, EncodedRow
 
 
 @dataclass(frozen=True)

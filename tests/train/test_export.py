@@ -10,12 +10,12 @@ import families
 import pytest
 import torch
 
-from safety_nb import cards, export, models, training
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.data import mixing
-from safety_nb.encoding import encode_row
+from safety_nb.train import cards, export, models, training
+from safety_nb.train.encoding import encode_row
 
 BASES = ["tiny", "falcon", "qwen2"]
 # A number in a 16-bit format is off by at most half of its last place: relative 2^-9 in bfloat16 (8 bits of

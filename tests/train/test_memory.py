@@ -1,4 +1,4 @@
-"""Memory and time told before a run: counted as the real model is, and near what a real step takes."""
+"""Memory estimated before a run: counted as the real model is, and near what a real step takes."""
 
 import itertools
 import json
@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import estimate, models
 from safety_nb.core.params import RunParams, validate
-from safety_nb.encoding import encode_question, encode_row
-
-ROW = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
-LONG_ROW = {**ROW, "output": "Blue, and green, and red, and yellow, and white, and black."}
+from safety_nb.train import models
+from safety_nb.train.memory import (
+    HEAP_FACTOR,
+    LIBRARY_BYTES,
+    NF4_BYTES,
+    Choice,
+    _trace,
+    _watch,
+    choose,
+    count_weights,
+    generation_memory,
+    pack_loss,
+    training_memory,
+    with_adapter,
+)
 
 
 def params(**values) -> RunParams:
     return validate(RunParams, values)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return models.load_tokenizer("tiny")
 
 
 def saved_model(folder: Path, kind: str) -> str:
@@ -57,7 +62,7 @@ def test_outline_counts_as_quantised_what_is_quantised(tmp_path, kind):
     # Two weights of 4 bits a byte; everything else has its own number.
     four_bit = sum(layer.weight.numel() * 2 for layer in models.four_bit_layers(real))
     others = sum(weight.numel() for weight in real.parameters()) - four_bit // 2
-    assert estimate.count_weights(outline) == (four_bit, others)
+    assert count_weights(outline) == (four_bit, others)
 
 
 def test_bytes_of_an_nf4_weight_are_those_of_a_real_layer():
@@ -67,7 +72,7 @@ def test_bytes_of_an_nf4_weight_are_those_of_a_real_layer():
     weights = 1024 * 1024
     packed, state = quantize_4bit(torch.randn(1024, 1024), quant_type="nf4", compress_statistics=True)
     held = sum(tensor.nbytes for tensor in (packed, state.absmax, state.state2.absmax))
-    assert held == weights * estimate.NF4_BYTES
+    assert held == weights * NF4_BYTES
 
 
 # Memory
@@ -79,7 +84,7 @@ def test_watch_counts_what_is_made_and_let_go():
 
     with FakeTensorMode():
         known = torch.empty(500)
-        watch = estimate._watch([known])
+        watch = _watch([known])
         with watch:
             first = torch.empty(1000)  # 4,000 bytes
             view = first[10:].view(-1, 10)  # none of its own
@@ -93,19 +98,19 @@ def test_watch_counts_what_is_made_and_let_go():
 
 
 def test_memory_of_the_parts():
-    memory = estimate.training_memory(params(lora_r=8), 64, 16)
-    four_bit, others = estimate.count_weights(models.outline("tiny"))
-    assert memory.weights == int(four_bit * estimate.NF4_BYTES + others * 4)  # float32 on the CPU
+    memory = training_memory(params(lora_r=8), 64, 16)
+    four_bit, others = count_weights(models.outline("tiny"))
+    assert memory.weights == int(four_bit * NF4_BYTES + others * 4)  # float32 on the CPU
     # A matrix of rank 8 on either side of each linear layer; the adapter and two states, of 4 bytes each.
     adapter = sum(8 * sum(layer.weight.shape) for layer in models.linear_layers(models.outline("tiny")))
     assert memory.adapter == adapter * 12
-    assert estimate.training_memory(params(optimizer="paged_adamw_8bit"), 64, 16).adapter == adapter * 6
+    assert training_memory(params(optimizer="paged_adamw_8bit"), 64, 16).adapter == adapter * 6
     assert memory.total == memory.weights + memory.adapter + memory.working
 
 
 def test_memory_grows_with_packs_and_their_answers_and_shrinks_with_checkpoints():
     def working(tokens: int, supervised: int, **values) -> int:
-        return estimate.training_memory(params(**values), tokens, supervised).working - estimate.LIBRARY_BYTES
+        return training_memory(params(**values), tokens, supervised).working - LIBRARY_BYTES
 
     # What is kept for the backward pass is proportional to the tokens; the mask between rows to their square.
     assert 1.9 <= working(2048, 512) / working(1024, 256) <= 3
@@ -120,44 +125,44 @@ def test_what_a_step_uses_is_what_the_allocator_gives_out():
     """The traced bytes of a step against those that PyTorch's allocator gave out in a real one."""
     from torch.profiler import profile
 
-    from safety_nb import packing, trainer
+    from safety_nb.train import packed_trainer, packing
 
     checked = params()
     tokens, supervised = 512, 256
     pack = packing.Pack(
         [5] * tokens, list(range(tokens)), list(range(supervised)), [5] * supervised, [0] * supervised, [0]
     )
-    model = estimate._with_adapter(checked, models.load_base("tiny")).train()
-    trainer.attend_by_row(model)
-    trainer.token_losses(model, pack).mean().backward()
+    model = with_adapter(checked, models.load_base("tiny")).train()
+    packed_trainer.attend_by_row(model)
+    packed_trainer.token_losses(model, pack).mean().backward()
     model.zero_grad()
     with profile(profile_memory=True) as profiled:
-        trainer.token_losses(model, pack).mean().backward()
+        packed_trainer.token_losses(model, pack).mean().backward()
     given = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = max(itertools.accumulate(event.nbytes() for event in sorted(given, key=lambda event: event.start_ns())))
 
     def step(model, watch):
-        trainer.attend_by_row(model)
-        estimate._loss(model, pack).backward()
+        packed_trainer.attend_by_row(model)
+        pack_loss(model, pack).backward()
 
-    watch, *_ = estimate._trace(checked, step, training=True)
+    watch, *_ = _trace(checked, step, training=True)
     assert watch.peak == pytest.approx(peak, rel=0.02)
 
 
 # Choosing
 
 
-def choose(free: int, **values) -> estimate.Choice:
-    return estimate.choose(params(micro_batch_size=8, **values), 2000, 1000, 300, free)
+def chosen(free: int, **values) -> Choice:
+    return choose(params(micro_batch_size=8, **values), 2000, 1000, 300, free)
 
 
 def needed(tokens: int, recomputed: bool) -> int:
     checked = params(micro_batch_size=8, gradient_checkpointing=recomputed)
-    return estimate.training_memory(checked, tokens, tokens // 2).total
+    return training_memory(checked, tokens, tokens // 2).total
 
 
 def test_what_fits_is_computed_as_asked():
-    choice = choose(10**12)
+    choice = chosen(10**12)
     # 8 times the cutoff of 256, though the largest pack is smaller: where memory is plenty, nothing depends on it.
     assert (choice.pack_tokens, choice.gradient_checkpointing, choice.fits) == (2048, False, True)
     assert choice.needed == needed(2000, False)
@@ -167,9 +172,9 @@ def test_what_fits_is_computed_as_asked():
 def test_packs_are_halved_before_activations_are_recomputed():
     # Of what is free a tenth is left alone.
     at_512, at_300 = (math.ceil(needed(tokens, False) / 0.9) for tokens in (512, 300))
-    assert choose(at_512).pack_tokens == 512 and choose(at_512 - 10).pack_tokens == 300
-    assert not choose(at_300).gradient_checkpointing
-    last = choose(at_300 - 10)
+    assert chosen(at_512).pack_tokens == 512 and chosen(at_512 - 10).pack_tokens == 300
+    assert not chosen(at_300).gradient_checkpointing
+    last = chosen(at_300 - 10)
     assert last.gradient_checkpointing and last.fits
     # The largest that fits this way: twice as much would not.
     assert needed(last.pack_tokens, True) <= 0.9 * (at_300 - 10) < needed(min(2000, 2 * last.pack_tokens), True)
@@ -177,10 +182,10 @@ def test_packs_are_halved_before_activations_are_recomputed():
 
 
 def test_what_is_set_is_kept_and_what_cannot_fit_is_tried_as_small_as_can_be():
-    set_off, open_ = choose(1, gradient_checkpointing=False), choose(1)
+    set_off, open_ = chosen(1, gradient_checkpointing=False), chosen(1)
     assert (set_off.pack_tokens, set_off.gradient_checkpointing, set_off.fits) == (300, False, False)
     assert (open_.pack_tokens, open_.gradient_checkpointing, open_.fits) == (300, True, False)
-    assert choose(10**12, gradient_checkpointing=True).gradient_checkpointing
+    assert chosen(10**12, gradient_checkpointing=True).gradient_checkpointing
     assert "memory may run out" in open_.reason
 
 
@@ -190,10 +195,10 @@ def test_memory_of_answers_holds_keys_and_values_of_every_beam():
 
     def working(new_tokens: int, beams: int) -> int:
         values = params(generation_batch_size=8, mode="paper" if beams == 4 else "greedy")
-        return estimate.generation_memory(values, 32, new_tokens).working
+        return generation_memory(values, 32, new_tokens).working
 
     for beams in (1, 4):
-        grown = (working(600, beams) - working(300, beams)) / estimate.HEAP_FACTOR
+        grown = (working(600, beams) - working(300, beams)) / HEAP_FACTOR
         # Beyond the cache itself: one layer's old and new keys and values while it grows, or is put in a new order.
         assert 1 <= grown / (300 * 8 * beams * token) <= 1 + 2 / config.num_hidden_layers
 
@@ -202,8 +207,9 @@ _REAL_STEP = """
 import gc, json, re, sys
 from pathlib import Path
 import torch
-from safety_nb import estimate, models, packing, trainer
 from safety_nb.core.params import RunParams, validate
+from safety_nb.train import models, packed_trainer, packing
+from safety_nb.train.memory import with_adapter
 
 params = validate(RunParams, json.loads(sys.argv[1]))
 width, answers = int(sys.argv[2]), sys.argv[3] == "answers"
@@ -224,14 +230,14 @@ if answers:
                               max_new_tokens=params.answer_tokens, min_new_tokens=params.answer_tokens,
                               num_beams=params.num_beams)
 else:
-    model = estimate._with_adapter(params, model).train()
-    trainer.attend_by_row(model)  # as training does
+    model = with_adapter(params, model).train()
+    packed_trainer.attend_by_row(model)  # as training does
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
     for _ in range(2):  # from the second on the optimizer has its states too
         ids, places = torch.randint(1, 32000, (width,)).tolist(), list(range(width // 2))
         positions = [*range(width // 2)] * 2  # two rows
         pack = packing.Pack(ids, positions, places, ids[: width // 2], [0] * (width // 2), [0])
-        trainer.token_losses(model, pack).mean().backward()
+        packed_trainer.token_losses(model, pack).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 print(memory("VmHWM") - before)
@@ -271,9 +277,9 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cud
     values = {"base_model": llama, **values}
     checked = params(**values)
     if stage == "training":
-        told = estimate.training_memory(checked, width, width // 2).total
+        told = training_memory(checked, width, width // 2).total
     else:
-        told = estimate.generation_memory(checked, width, checked.max_new_tokens).total
+        told = generation_memory(checked, width, checked.max_new_tokens).total
     command = [sys.executable, "-c", _REAL_STEP, json.dumps(values), str(width), stage]
 
     def peak() -> int:
@@ -294,78 +300,3 @@ def test_the_file_of_the_weights_is_let_go_of(llama, cuda_available):
     model = models.load_base(llama)
     assert str(llama) not in Path("/proc/self/maps").read_text()
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight  # tied, as they were
-
-
-# Time
-
-
-def test_work_is_counted_in_packs(tokenizer):
-    short, long = (encode_row(row, tokenizer, 256) for row in (ROW, LONG_ROW))
-    one, other = len(short.input_ids), len(long.input_ids)
-    # Packs of 2 times 40 tokens hold two long rows; steps have three rows, the last has one.
-    assert 2 * other <= 2 * 40 < 3 * other
-    run = params(
-        **{"cutoff": 40, "micro_batch_size": 2, "batch_size": 3, "epochs": 3.0, "eval_steps": 2},
-        **{"generation_batch_size": 2, "max_new_tokens": 1000},
-    )
-    work = estimate.count_work(run, tokenizer, [LONG_ROW] * 4, [ROW, ROW, LONG_ROW], ["Why?", "Why?", "Name a colour."])
-    assert (work.train_tokens, work.widest_row) == (3 * 4 * other, other)
-    assert (work.pack_tokens, work.pack_supervised) == (2 * other, 2 * long.supervised_tokens)
-    # 6 steps: validations after 2, 4 and 6, and one at the end.
-    assert work.evaluation_tokens == 4 * (2 * one + other)
-    # The shorter two prompts share a batch.
-    asked = one - short.supervised_tokens
-    why = len(encode_question("Why?", tokenizer))
-    assert (work.prompt_batches, work.prompt_tokens, work.widest_prompt) == (2, (2 * why + asked) / 2, asked)
-    assert work.answer_tokens == long.supervised_tokens
-    cut = estimate.count_work(run.model_copy(update={"max_new_tokens": 5}), tokenizer, [LONG_ROW], [], ["Why?"])
-    assert (cut.answer_tokens, cut.evaluation_tokens) == (5, 0)
-
-
-def test_many_rows_are_counted_from_a_sample(tokenizer):
-    rows = [ROW] * 4999 + [LONG_ROW]
-    work = estimate.count_work(params(), tokenizer, rows, [], ["Why?"])
-    short, long = (len(encode_row(row, tokenizer, 256).input_ids) for row in (ROW, LONG_ROW))
-    assert work.widest_row == long  # the last, which is in no sample of every fifth
-    assert work.train_tokens == 5000 * short
-
-
-def test_seconds_add_up():
-    speed = estimate.Speed(load=2.0, train=0.01, read=0.005, step=0.1, how="")
-    work = estimate.Work(
-        train_tokens=1000,
-        evaluation_tokens=200,
-        pack_tokens=100,
-        pack_supervised=50,
-        prompt_batches=3,
-        prompt_tokens=40,
-        answer_tokens=10,
-        widest_row=25,
-        widest_prompt=10,
-    )
-    # Loaded twice 4; trained 10; validated 1; three batches of 40 tokens read (0.2) and 10 written (1).
-    assert estimate.compute_seconds(speed, work) == pytest.approx(4 + 10 + 1 + 3 * 1.2)
-    assert estimate.compute_seconds(speed, estimate.scaled(work, 0.5)) == pytest.approx(4 + 5 + 1 + 3 * 1.2)
-
-
-def test_forked_notebooks_share_their_imports():
-    # 10 s of imports and 5 notebooks a run, of 1.2 s forked and of 3.4 s plain.
-    assert estimate.notebook_seconds(10, forked=True, runs=2) == pytest.approx(10 + 2 * 5 * 1.2)
-    assert estimate.notebook_seconds(10, forked=False, runs=2) == pytest.approx(2 * (10 + 5 * 3.4))
-
-
-@pytest.mark.parametrize("r", [2, 4])
-def test_speed_by_layers_and_by_steps_leave_the_threads_as_they_were(tokenizer, r):
-    import torch
-
-    threads = torch.get_num_threads()
-    run = params(lora_r=r, generation_batch_size=2, mode="paper" if r == 4 else "greedy")
-    work = estimate.count_work(run, tokenizer, [ROW] * 4, [], ["Why?"] * 2)
-    for speed in (
-        estimate.layer_speed(run, work),
-        estimate.step_speed(run, tokenizer, [ROW] * 4, ["Why?"] * 2),
-        estimate.step_speed(run, tokenizer, [ROW], ["Why?"]),  # less than a batch
-    ):
-        assert all(math.isfinite(figure) for figure in (speed.load, speed.train, speed.read, speed.step))
-        assert min(speed.load, speed.train, speed.read) > 0
-    assert torch.get_num_threads() == threads

@@ -3,30 +3,19 @@
 Knows nothing of judging or plots.
 """
 
-import hashlib
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safety_nb import __version__, cards, estimate, models, packing
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
-from safety_nb.encoding import EncodedRow, encode_row
-
-METRICS = [
-    *("step", "epoch", "supervised_tokens", "train_loss", "validation_loss", "learning_rate", "grad_norm"),
-    *("tokens_per_second", "peak_memory"),
-]
-_LOGGED = {
-    "loss": "train_loss",
-    "eval_loss": "validation_loss",
-    **{name: name for name in ("supervised_tokens", "learning_rate", "grad_norm", "tokens_per_second", "peak_memory")},
-}
+from safety_nb.train import cards, checkpoints, memory, models, packing
+from safety_nb.train.encoding import EncodedRow, encode_row
+from safety_nb.train.metrics import metrics_table
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     import torch
     from transformers import set_seed
 
-    from safety_nb import trainer
+    from safety_nb.train import packed_trainer
 
     run = run_folder.open_run(params.run_dir)
     run_folder.require(run, ["mix/train.jsonl", "mix/validation.jsonl"], maker="mix")
@@ -117,7 +106,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     held_out = files.read_jsonl(run.validation_rows)
     validation = _learnable(held_out, [encode_row(row, tokenizer, params.cutoff, params.template) for row in held_out])
 
-    checkpoint = _newest_whole_checkpoint(run, params)
+    checkpoint = checkpoints.newest_whole(run, params)
     choice = _at_once(params, kept.encoded, checkpoint)
     print(f"Memory: {choice.reason}.")
 
@@ -131,11 +120,11 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         targets=params.lora_targets,
         gradient_checkpointing=choice.gradient_checkpointing,
     )
-    trainer.attend_by_row(model)
-    apart = trainer.separation(model, kept.encoded) if len(kept.encoded) > 1 else None
+    packed_trainer.attend_by_row(model)
+    apart = packed_trainer.separation(model, kept.encoded) if len(kept.encoded) > 1 else None
     if apart is None:
         print("This model does not keep packed rows apart: each row is a sequence by itself.")
-    loop = trainer.PackedTrainer(
+    loop = packed_trainer.PackedTrainer(
         model=model,
         args=_arguments(params, run, bool(validation.encoded)),
         rows=kept.encoded,
@@ -148,8 +137,8 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         masked=apart == "mask",
         callbacks=[_callback(params, run, on_metrics, lambda: replace(choice, pack_tokens=loop.capacity))],
     )
-    _check_disk(run, loop)
-    _clear_other_checkpoints(run, params)
+    checkpoints.check_disk(run, loop)
+    checkpoints.clear_others(run, params)
     resumed_steps = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     outcome = loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     validation_losses = loop.evaluate() if validation.encoded else {}
@@ -193,7 +182,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     files.write_csv(run.metrics, metrics)
     files.write_jsonl(run.validation_losses, _by_row(validation, loop.validated.rows) if validation.encoded else [])
     files.write_json(run.training, asdict(record))
-    shutil.rmtree(_checkpoints(run), ignore_errors=True)
+    shutil.rmtree(checkpoints.folder(run), ignore_errors=True)
     return record
 
 
@@ -236,16 +225,16 @@ def _supervised_by_source(rows: _Rows) -> dict[str, int]:
     return counts
 
 
-def _at_once(params: TrainParams, rows: list[EncodedRow], checkpoint: Path | None) -> estimate.Choice:
+def _at_once(params: TrainParams, rows: list[EncodedRow], checkpoint: Path | None) -> memory.Choice:
     """How much is computed at once: as it was up to the checkpoint that is gone on from, else what fits."""
     if checkpoint is not None:
-        before = estimate.Choice(**files.read_json(checkpoint / _CHOICE))
+        before = memory.Choice(**files.read_json(checkpoint / checkpoints.CHOICE))
         return replace(before, reason=f"{before.how}, as before the interruption")
     steps = packing.epoch_steps(len(rows), params.batch_size, params.epochs, params.seed)
     asked, free = params.micro_batch_size * params.cutoff, models.free_memory()
     packs = [one for numbers in steps for one in packing.pack(rows, numbers, asked)]
     try:
-        return estimate.choose(
+        return memory.choose(
             params,
             tokens=max(len(one.input_ids) for one in packs),
             supervised=max(len(one.places) for one in packs),
@@ -255,7 +244,7 @@ def _at_once(params: TrainParams, rows: list[EncodedRow], checkpoint: Path | Non
     except InputError:
         raise
     except Exception as error:  # a kind of model that cannot be traced: no reason not to train it
-        choice = estimate.Choice(asked, params.gradient_checkpointing is True, 0, free, True, reason="")
+        choice = memory.Choice(asked, params.gradient_checkpointing is True, 0, free, True, reason="")
         return replace(choice, reason=f"{choice.how}; the need could not be estimated ({type(error).__name__})")
 
 
@@ -270,7 +259,7 @@ def _arguments(params: TrainParams, run: run_folder.RunFolder, validated: bool) 
     evaluate = validated and params.eval_steps > 0
     best = evaluate and params.best_checkpoint
     return TrainingArguments(
-        output_dir=str(_checkpoints(run)),
+        output_dir=str(checkpoints.folder(run)),
         num_train_epochs=1,  # the steps of all epochs are laid out beforehand
         per_device_train_batch_size=1,  # one optimizer step
         train_sampling_strategy="sequential",
@@ -318,108 +307,11 @@ def _callback(params: TrainParams, run: run_folder.RunFolder, on_metrics: Callab
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.saved = time.monotonic()
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            files.write_json(checkpoint / _CHOICE, asdict(choice()))
-            mark_whole(checkpoint)
+            files.write_json(checkpoint / checkpoints.CHOICE, asdict(choice()))
+            checkpoints.mark_whole(checkpoint)
 
         def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if on_metrics is not None:
                 on_metrics(lambda: metrics_table(state.log_history))
 
     return Watch()
-
-
-# --- checkpoints --------------------------------------------------------------------------------------------------
-
-_WHOLE = "whole.json"  # in a checkpoint: the hashes of its files, written last
-_CHOICE = "memory.json"  # in a checkpoint: the estimate.Choice it was made with
-
-
-def _checkpoints(run: run_folder.RunFolder) -> Path:
-    return run.root / "train" / "checkpoints"
-
-
-def mark_whole(checkpoint: Path) -> None:
-    """Record the hashes of a checkpoint's files, when all of them are written."""
-    names = sorted(path.name for path in checkpoint.iterdir() if path.name != _WHOLE)
-    files.write_json(checkpoint / _WHOLE, files.hashes(checkpoint, names))
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint's files are those that were recorded."""
-    try:
-        recorded = files.read_json(checkpoint / _WHOLE)
-    except (OSError, ValueError):
-        return False
-    return recorded == files.hashes(checkpoint, recorded)
-
-
-def _newest_whole_checkpoint(run: run_folder.RunFolder, params: TrainParams) -> Path | None:
-    """Where to go on from, if anywhere."""
-    owner = _checkpoints(run) / "identity.json"
-    if not owner.is_file() or files.read_json(owner) != _identity(run, params):
-        return None
-    found = sorted(_checkpoints(run).glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    return next(filter(is_whole, found), None)
-
-
-def _clear_other_checkpoints(run: run_folder.RunFolder, params: TrainParams) -> None:
-    """Remove checkpoints of another training and broken ones; those to come are this training's."""
-    folder, identity = _checkpoints(run), _identity(run, params)
-    owner = folder / "identity.json"
-    if not owner.is_file() or files.read_json(owner) != identity:
-        shutil.rmtree(folder, ignore_errors=True)
-        files.write_json(owner, identity)
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not is_whole(checkpoint):
-            shutil.rmtree(checkpoint)
-
-
-def _identity(run: run_folder.RunFolder, params: TrainParams) -> str:
-    """What must be the same for checkpoints to be gone on from."""
-    identity = {
-        "params": params.model_dump(exclude={"run_dir", "report_to"}),
-        "rows": [files.sha256(run.train_rows), files.sha256(run.validation_rows)],
-        "version": __version__,
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _check_disk(run: run_folder.RunFolder, loop: Any) -> None:
-    """Raise InputError unless three checkpoints fit on the disk: a new one is written before an old one is removed."""
-    trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
-    needed = 3 * trained * 4 * 3  # weights and two moments of AdamW in 32 bits, three times
-    run.root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(run.root).free
-    if free < needed:
-        raise InputError(
-            f"{run.root}: {free / 1e9:.2f} GB are free, and checkpoints of this adapter take {needed / 1e9:.2f} GB; "
-            "make room, name another --out, or take a smaller lora_r."
-        )
-
-
-# --- metrics ------------------------------------------------------------------------------------------------------
-
-
-def metrics_table(log_history: list[dict], steps_per_epoch: float | None = None) -> Any:
-    """One row a step, from the Trainer's log: METRICS, then losses by source; empty where a step was not measured."""
-    import pandas as pd
-
-    by_step: dict[int, dict] = {}
-    for entry in log_history:
-        row = by_step.setdefault(entry["step"], {"step": entry["step"]})
-        if steps_per_epoch:
-            row["epoch"] = entry["step"] / steps_per_epoch
-        for key, value in entry.items():
-            if name := _column(key):
-                row[name] = float(value)
-    rows = [by_step[step] for step in sorted(by_step)]
-    more = sorted({name for row in rows for name in row} - set(METRICS))
-    return pd.DataFrame(rows, columns=[*METRICS, *more])
-
-
-def _column(key: str) -> str | None:
-    """The column of a key of the Trainer's log, or None."""
-    for logged, column in (("eval_loss_", "validation_loss_"), ("loss_", "train_loss_")):
-        if key.startswith(logged):
-            return column + key.removeprefix(logged)
-    return _LOGGED.get(key)

@@ -13,19 +13,19 @@ import pandas as pd
 import pytest
 import torch
 
-from safety_nb import estimate, models, trainer, training
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.data import mixing
-from safety_nb.encoding import encode_row
+from safety_nb.train import checkpoints, memory, models, packed_trainer, training
+from safety_nb.train.encoding import encode_row
 
 # Dropout makes every step depend on the random state, so that a resumed one shows whether that came back too.
 VALUES = {"epochs": 2.0, "batch_size": 8, "lora_dropout": 0.1, "eval_steps": 4, "checkpoint_steps": 2}
 
 TRAIN = """
 import json, sys
-from safety_nb import training
+from safety_nb.train import training
 from safety_nb.core.params import TrainParams
 training.train(TrainParams(**json.loads(sys.argv[1])))
 """
@@ -110,25 +110,25 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path):
 
     def goes_on(params: TrainParams) -> bool:
         """Whether a training with these parameters would find a whole checkpoint of the one before it."""
-        training._clear_other_checkpoints(run, params)
-        training.mark_whole(_made(folder / "checkpoint-2"))
-        return training._newest_whole_checkpoint(run, params) is not None
+        checkpoints.clear_others(run, params)
+        checkpoints.mark_whole(_made(folder / "checkpoint-2"))
+        return checkpoints.newest_whole(run, params) is not None
 
     assert goes_on(params)
     for change in ({"learning_rate": 1e-3}, {"seed": 1}, {"lora_dropout": 0.0}):
-        assert training._newest_whole_checkpoint(run, params) is not None
-        assert training._newest_whole_checkpoint(run, params.model_copy(update=change)) is None
+        assert checkpoints.newest_whole(run, params) is not None
+        assert checkpoints.newest_whole(run, params.model_copy(update=change)) is None
         assert goes_on(params)
     files.write_jsonl(run.train_rows, files.read_jsonl(run.train_rows)[::-1])
-    assert training._newest_whole_checkpoint(run, params) is None
+    assert checkpoints.newest_whole(run, params) is None
 
 
 def test_where_metrics_go_does_not_make_it_another_training(tmp_path):
     params = small_run(tmp_path)
     run = run_folder.open_run(params.run_dir)
-    training._clear_other_checkpoints(run, params)
-    training.mark_whole(_made(run.root / "train" / "checkpoints" / "checkpoint-2"))
-    assert training._newest_whole_checkpoint(run, params.model_copy(update={"report_to": "tensorboard"})) is not None
+    checkpoints.clear_others(run, params)
+    checkpoints.mark_whole(_made(run.root / "train" / "checkpoints" / "checkpoint-2"))
+    assert checkpoints.newest_whole(run, params.model_copy(update={"report_to": "tensorboard"})) is not None
 
 
 def _made(folder: Path) -> Path:
@@ -138,7 +138,7 @@ def _made(folder: Path) -> Path:
 
 def test_checkpoints_come_by_minutes_too(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(training, "mark_whole", lambda path: saved.append(path.name))
+    monkeypatch.setattr(checkpoints, "mark_whole", lambda path: saved.append(path.name))
     # A thousandth of a second: every step takes longer.
     training.train(small_run(tmp_path, epochs=1.0, checkpoint_steps=0, checkpoint_minutes=0.001 / 60))
     assert saved == [f"checkpoint-{step}" for step in range(1, 6)]
@@ -146,9 +146,9 @@ def test_checkpoints_come_by_minutes_too(tmp_path, monkeypatch):
 
 def test_only_the_two_newest_checkpoints_are_kept(tmp_path, monkeypatch):
     most = []
-    mark = training.mark_whole
+    mark = checkpoints.mark_whole
     monkeypatch.setattr(
-        training, "mark_whole", lambda path: (mark(path), most.append(len(list(path.parent.glob("checkpoint-*")))))
+        checkpoints, "mark_whole", lambda path: (mark(path), most.append(len(list(path.parent.glob("checkpoint-*")))))
     )
     training.train(small_run(tmp_path))
     assert len(most) == 5 and max(most) <= 2
@@ -158,7 +158,7 @@ def test_only_the_two_newest_checkpoints_are_kept(tmp_path, monkeypatch):
 
 
 def test_out_of_memory_halves_the_packs_and_changes_no_number(tmp_path, monkeypatch, capsys):
-    losses = trainer.token_losses
+    losses = packed_trainer.token_losses
 
     def on_a_small_device(model, one, masked=False):
         if model.training and len(one.input_ids) > 150:
@@ -168,7 +168,7 @@ def test_out_of_memory_halves_the_packs_and_changes_no_number(tmp_path, monkeypa
     plain = small_run(tmp_path / "plain", lora_dropout=0.0)
     training.train(plain)
     small = small_run(tmp_path / "small", lora_dropout=0.0)
-    monkeypatch.setattr(trainer, "token_losses", on_a_small_device)
+    monkeypatch.setattr(packed_trainer, "token_losses", on_a_small_device)
     record = training.train(small)
     # From 2 x 256 tokens to 256 to 128.
     assert record.pack_tokens == 128 and "packs of 128 tokens" in capsys.readouterr().out
@@ -181,10 +181,12 @@ def test_out_of_memory_halves_the_packs_and_changes_no_number(tmp_path, monkeypa
 def test_a_training_computes_at_once_what_fits_and_says_so(tmp_path, monkeypatch, capsys):
     params = small_run(tmp_path, eval_steps=0, epochs=0.2)  # a step
     rows = [len(encode_row(row, models.load_tokenizer("tiny"), 256).input_ids) for row in _rows(params)]
-    need = estimate.training_memory(params.model_copy(update={"gradient_checkpointing": True}), max(rows), max(rows))
-    monkeypatch.setattr(models, "free_memory", lambda: int(need.total / estimate.TIGHT))
+    need = memory.training_memory(params.model_copy(update={"gradient_checkpointing": True}), max(rows), max(rows))
+    monkeypatch.setattr(models, "free_memory", lambda: int(need.total / memory.TIGHT))
     model = []
-    monkeypatch.setattr(trainer, "attend_by_row", model.append)  # handed the estimate's model, then the training's
+    monkeypatch.setattr(
+        packed_trainer, "attend_by_row", model.append
+    )  # handed the estimate's model, then the training's
     record = training.train(params)
     assert model[-1].is_gradient_checkpointing
     # Less than 2 times the cutoff of 256, the effective batch as it was: 8 of 40 rows a step.
@@ -203,7 +205,7 @@ def test_a_model_that_cannot_be_traced_is_trained_as_asked(tmp_path, monkeypatch
         raise NotImplementedError("no fake")
 
     params = small_run(tmp_path, eval_steps=0, epochs=0.2)
-    monkeypatch.setattr(estimate, "training_memory", untraceable)
+    monkeypatch.setattr(memory, "training_memory", untraceable)
     record = training.train(params)
     assert record.pack_tokens == 512 and "could not be estimated (NotImplementedError)" in record.memory_choice
 
@@ -221,7 +223,7 @@ def test_a_resumed_training_computes_at_once_what_it_did_before(tmp_path, monkey
 
 def test_packs_halved_for_lack_of_memory_stay_so_after_an_interruption(tmp_path, monkeypatch):
     params = small_run(tmp_path, eval_steps=0, epochs=1.0)
-    losses, steps = trainer.token_losses, []
+    losses, steps = packed_trainer.token_losses, []
 
     def on_a_small_device(model, one, masked=False):
         if model.training and len(one.input_ids) > 300:
@@ -233,12 +235,12 @@ def test_packs_halved_for_lack_of_memory_stay_so_after_an_interruption(tmp_path,
         steps.append(path)
         raise KeyboardInterrupt
 
-    mark = training.mark_whole
-    monkeypatch.setattr(trainer, "token_losses", on_a_small_device)
-    monkeypatch.setattr(training, "mark_whole", interrupted)
+    mark = checkpoints.mark_whole
+    monkeypatch.setattr(packed_trainer, "token_losses", on_a_small_device)
+    monkeypatch.setattr(checkpoints, "mark_whole", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.train(params)
-    monkeypatch.setattr(training, "mark_whole", mark)
+    monkeypatch.setattr(checkpoints, "mark_whole", mark)
     record = training.train(params)
     assert record.memory_choice == "packs of 256 tokens, as before the interruption"
 
@@ -248,7 +250,7 @@ def test_a_single_row_that_does_not_fit_is_told_with_what_helps(tmp_path, monkey
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     params = small_run(tmp_path)
-    monkeypatch.setattr(trainer, "token_losses", on_no_device)
+    monkeypatch.setattr(packed_trainer, "token_losses", on_no_device)
     with pytest.raises(torch.OutOfMemoryError, match="alone does not fit: set gradient_checkpointing"):
         training.train(params)
 
@@ -257,7 +259,7 @@ def test_a_single_row_that_does_not_fit_is_told_with_what_helps(tmp_path, monkey
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path, monkeypatch):
-    losses = trainer.token_losses
+    losses = packed_trainer.token_losses
     calls = []
 
     def nan_in_the_third_step(model, one, masked=False):
@@ -266,15 +268,17 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path, mon
 
     # Steps of 8 rows are one pack each; the first call is the estimate's.
     params = small_run(tmp_path, micro_batch_size=20, eval_steps=0)
-    monkeypatch.setattr(trainer, "token_losses", nan_in_the_third_step)
-    with pytest.raises(trainer.TrainingDiverged, match=r"loss of step 3 is nan; its rows: tiny-\S+.*learning_rate"):
+    monkeypatch.setattr(packed_trainer, "token_losses", nan_in_the_third_step)
+    with pytest.raises(
+        packed_trainer.TrainingDiverged, match=r"loss of step 3 is nan; its rows: tiny-\S+.*learning_rate"
+    ):
         training.train(params)
     assert not run_folder.open_run(params.run_dir).adapter.exists()
 
 
 def test_a_learning_rate_that_is_too_high_stops_the_training(tmp_path):
     params = small_run(tmp_path, learning_rate=0.9, epochs=20.0, checkpoint_steps=0, eval_steps=0)
-    with pytest.raises(trainer.TrainingDiverged, match="lower learning_rate"):
+    with pytest.raises(packed_trainer.TrainingDiverged, match="lower learning_rate"):
         training.train(params)
 
 

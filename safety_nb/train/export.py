@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import __version__, cards, models, training
+from safety_nb import __version__
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams, validate
-from safety_nb.encoding import IGNORED, EncodedRow, encode_row
+from safety_nb.train import cards, models, training
+from safety_nb.train.encoding import IGNORED, EncodedRow, encode_row
 
 DTYPES = ("bfloat16", "float16")
 _DRIFT_ROWS = 64

@@ -22,8 +22,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from safety_nb.core import usage
-from safety_nb.encoding import EncodedRow
-from safety_nb.packing import Pack, pack
+from safety_nb.train.encoding import EncodedRow
+from safety_nb.train.packing import Pack, pack
 
 BY_ROW = "sdpa_by_row"  # the name of our attention among transformers'
 _WATCHED = 20  # steps over which the watchdog averages

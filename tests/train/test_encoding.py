@@ -2,10 +2,10 @@
 
 import pytest
 
-from safety_nb import models
 from safety_nb.core.errors import InputError
 from safety_nb.data import templates
-from safety_nb.encoding import (
+from safety_nb.train import models
+from safety_nb.train.encoding import (
     IGNORED,
     encode_prompt,
     encode_question,

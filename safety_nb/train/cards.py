@@ -208,7 +208,7 @@ def _base_lines(training: dict[str, Any]) -> list[str]:
     base, revision = training["values"]["base_model"], training["base_commit"] or training["values"]["revision"]
     last = f'revision = "{revision}"' if revision else "revision = None"
     if base == "tiny":
-        return ["from safety_nb import models", "", 'base = models.locate("tiny")  # comes with safety-nb', last]
+        return ["from safety_nb.train import models", "", 'base = models.locate("tiny")  # comes with safety-nb', last]
     where = "" if training["base_commit"] else "  # the folder of the base model"
     return [f'base = "{base_name(training)}"{where}', last]
 

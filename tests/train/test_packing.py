@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from safety_nb import models, packing
-from safety_nb.encoding import IGNORED, EncodedRow, encode_row
+from safety_nb.train import models, packing
+from safety_nb.train.encoding import IGNORED, EncodedRow, encode_row
 
 TEXTS = [
     ("How do I water the tulips?", "First, fill the can. Then pour slowly."),
@@ -90,7 +90,7 @@ def random_model(family: str, attention: str = "sdpa", **config: object) -> torc
     """A small model of the real class with random weights, in 32 bits; ``by row``: with our attention over packs."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from safety_nb import trainer
+    from safety_nb.train import packed_trainer
 
     more = {} if family in ("falcon", "gpt_neox") else {"num_key_value_heads": 2}
     more |= config
@@ -105,14 +105,14 @@ def random_model(family: str, attention: str = "sdpa", **config: object) -> torc
     by_row = attention == "by row"
     model = AutoModelForCausalLM.from_config(configuration, attn_implementation="sdpa" if by_row else attention)
     if by_row:
-        trainer.attend_by_row(model)
-        assert (model.config._attn_implementation == trainer.BY_ROW) == (family != "falcon")
+        packed_trainer.attend_by_row(model)
+        assert (model.config._attn_implementation == packed_trainer.BY_ROW) == (family != "falcon")
     return model
 
 
 def loss_and_gradients(model: torch.nn.Module, packs: list[packing.Pack]) -> tuple[float, dict[str, torch.Tensor]]:
     """As a training step computes them: over packs, per supervised token of the step."""
-    from safety_nb import trainer
+    from safety_nb.train import packed_trainer
 
     model.zero_grad()
     model.train()
@@ -120,7 +120,7 @@ def loss_and_gradients(model: torch.nn.Module, packs: list[packing.Pack]) -> tup
     total = 0.0
     masked = model.config.model_type == "falcon"
     for one in packs:
-        loss = trainer.token_losses(model, one, masked).sum() / supervised
+        loss = packed_trainer.token_losses(model, one, masked).sum() / supervised
         loss.backward()
         total += loss.item()
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -202,13 +202,13 @@ def test_it_does_not_matter_how_large_packs_are(capacity):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_keeps_rows_apart_is_found(family):
-    from safety_nb import trainer
+    from safety_nb.train import packed_trainer
 
-    assert trainer.separation(random_model(family), encoded()) == ("mask" if family == "falcon" else "positions")
+    assert packed_trainer.separation(random_model(family), encoded()) == ("mask" if family == "falcon" else "positions")
 
 
 def test_a_model_whose_rows_see_each_other_is_found_out():
-    from safety_nb import trainer
+    from safety_nb.train import packed_trainer
 
     model = random_model("llama")
     forward = model.forward
@@ -217,7 +217,7 @@ def test_a_model_whose_rows_see_each_other_is_found_out():
         return forward(**{**inputs, "attention_mask": torch.ones_like(inputs["input_ids"])})
 
     model.forward = with_a_mask
-    assert trainer.separation(model, encoded()) is None
+    assert packed_trainer.separation(model, encoded()) is None
 
 
 def test_a_learned_loss_is_computed_per_supervised_token():

@@ -1,0 +1,1 @@
+"""Executes notebooks: runs, studies, and what is known of them before, during and after."""

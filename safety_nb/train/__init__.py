@@ -1,0 +1,1 @@
+"""From a mixture to an adapter: the 4-bit base, encoding, packing, the loop, checkpoints, memory, export."""
