@@ -48,8 +48,8 @@ def answer(way: str, folder: str) -> tuple[float, float, list[list[int]]]:
     """CPU seconds of answering, peak memory of the process in MB, and the answers."""
     import torch
 
-    from safety_nb import decoding
     from safety_nb.data.datasets import sources
+    from safety_nb.generate import decoding
     from safety_nb.train import models
     from safety_nb.train.encoding import encode_question, end_tokens
 
@@ -95,8 +95,8 @@ def _by_transformers(model, prompt: list[int], tokenizer, ends: list[int]) -> li
 def whole_stage(folder: str) -> tuple[int, float, float]:
     """Prompts of the paper's sets and XSTest; CPU and wall seconds of the stage, with loading and imports."""
     wall, cpu = time.perf_counter(), time.process_time()
-    from safety_nb import generation
     from safety_nb.core.params import GenerateParams
+    from safety_nb.generate import generation
 
     params = GenerateParams(run_dir=folder, evaluation=PAPER, adapter="none", max_new_tokens=NEW_TOKENS)
     rows = generation.generate(params)

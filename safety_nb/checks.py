@@ -3,11 +3,12 @@
 import functools
 from pathlib import Path
 
-from safety_nb import generation, judges
+from safety_nb import judges
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams
 from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
+from safety_nb.generate import generation
 from safety_nb.train import encoding, models, training
 
 

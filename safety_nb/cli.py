@@ -330,11 +330,11 @@ def capabilities(
     set_: Assignments = None,
 ) -> None:
     """Measure what a run's model, or that of every finished run of a study, still knows; compares a study anew."""
-    from safety_nb import capabilities as measuring
     from safety_nb import runner, warm
     from safety_nb import study as studies
     from safety_nb.core import grid, run_folder
     from safety_nb.core.params import CapabilityParams, validate
+    from safety_nb.generate import capabilities as measuring
 
     values = assigned({}, set_ or [])
     if "run_dir" in values:

@@ -55,7 +55,7 @@ STAGES = (
         "generate",
         "3-generate",
         GenerateParams,
-        "safety_nb.generation:generate",
+        "safety_nb.generate.generation:generate",
         ("train/adapter",),
         (*_GENERATE, "generation.json"),
     ),

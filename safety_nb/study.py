@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import capabilities, runner, warm
+from safety_nb import runner, warm
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, _study_file, plan, run_state
 from safety_nb.core.params import RunParams, StudySettings
+from safety_nb.generate import capabilities
 
 if TYPE_CHECKING:
     import pandas as pd

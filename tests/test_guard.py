@@ -5,9 +5,9 @@ import math
 import families
 import pytest
 
-from safety_nb import decoding
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
+from safety_nb.generate import decoding
 from safety_nb.judges import guard
 from safety_nb.judges.guard import FAMILIES
 from safety_nb.train import models

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb import decoding
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
+from safety_nb.generate import decoding
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.train import models
 

@@ -12,10 +12,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from safety_nb.coherence import repeats
 from safety_nb.core.errors import InputError
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.core.params import JudgeParams
+from safety_nb.generate.coherence import repeats
 from safety_nb.judges.judgement import Judge, Judgement
 from safety_nb.judges.sentences import KINDS, Sentence, lowered, read, words_of
 

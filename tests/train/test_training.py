@@ -316,8 +316,8 @@ def test_other_models_are_trained_and_answer(tmp_path, family):
     """By name of the first linear layer in one family, all of them in the next: both ways with classes of all kinds."""
     from safetensors.torch import load_file
 
-    from safety_nb import generation
     from safety_nb.core.params import GenerateParams
+    from safety_nb.generate import generation
 
     base, linear = families.save(family, tmp_path / "model"), families.LINEAR[family]
     by_name = list(families.LINEAR).index(family) % 2 == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from safety_nb.decoding import Decoding, decode, prompts_that_fit, sampled
+from safety_nb.generate.decoding import Decoding, decode, prompts_that_fit, sampled
 from safety_nb.train import models
 from safety_nb.train.encoding import encode_question
 

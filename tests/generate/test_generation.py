@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from safety_nb import decoding, generation
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams, MixParams, TrainParams
 from safety_nb.data import mixing, templates
 from safety_nb.data.datasets import sources
+from safety_nb.generate import decoding, generation
 from safety_nb.train import encoding, models, training
 
 
@@ -193,7 +193,7 @@ def test_batches_are_smaller_where_memory_is_short(trained, monkeypatch):
 
 GENERATE = """
 import json, sys
-from safety_nb import generation
+from safety_nb.generate import generation
 from safety_nb.core.params import GenerateParams
 generation.generate(GenerateParams(**json.loads(sys.argv[1])))
 """

@@ -10,12 +10,13 @@ import nbformat
 import pytest
 import torch
 
-from safety_nb import capabilities, comparison, study, summary
+from safety_nb import comparison, study, summary
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from safety_nb.core.params import TINY_TASKS, CapabilityParams, MixParams, TrainParams
 from safety_nb.data import mixing, templates
+from safety_nb.generate import capabilities
 from safety_nb.tiny import world
 from safety_nb.train import encoding, models, training
 

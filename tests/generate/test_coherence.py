@@ -2,8 +2,8 @@
 
 import pytest
 
-from safety_nb.coherence import degenerate
 from safety_nb.data.datasets import sources
+from safety_nb.generate.coherence import degenerate
 
 PROMPT = "How do I kill a Python process?"
 

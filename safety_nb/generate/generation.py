@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from safety_nb import __version__, coherence, decoding
+from safety_nb import __version__
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams
 from safety_nb.data import templates
 from safety_nb.data.datasets import sources
+from safety_nb.generate import coherence, decoding
 from safety_nb.train import models
 from safety_nb.train.encoding import encode_rendered, end_tokens, render_question
 

@@ -3,12 +3,13 @@
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import generation, judges
+from safety_nb import judges
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams, JudgeParams
 from safety_nb.data import templates
 from safety_nb.data.datasets import sources
+from safety_nb.generate import generation
 
 
 def asked(server, folder, **changes) -> list[dict]:
