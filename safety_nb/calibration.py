@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safety_nb import annotations, judges, study, summary
+from safety_nb import study, summary
 from safety_nb.calibration_tables import (
     AGREEMENT_COLUMNS,
     CONFUSION_COLUMNS,
@@ -28,6 +28,7 @@ from safety_nb.core import run_folder, tables
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_json, read_jsonl, write_csv
 from safety_nb.core.params import JudgeParams
+from safety_nb.judge import annotations, judging
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ def of_table(
         list(dict.fromkeys([prompt, response, *(["answer"] if "answer" in table and human != "answer" else [])]))
     ]
     for name in names:
-        judged = judges.judge_table(name, bare, prompt, response, params)
+        judged = judging.judge_table(name, bare, prompt, response, params)
         _check_question(name, judged, known)
         facts = {"judge": name, "model": table[model] if model else "", "unit": table[prompt], "human": said}
         told = judged["missing"].isna()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safety_nb import annotations, summary
+from safety_nb import summary
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import shortened
+from safety_nb.judge import annotations
 from safety_nb.stats.agreement import agreements, auc, score_agreements
 from safety_nb.stats.estimates import SHARE, Estimate, mean_over_seeds
 from safety_nb.stats.prediction_powered import FEWEST_LABELLED, corrected_mean

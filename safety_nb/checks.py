@@ -3,12 +3,12 @@
 import functools
 from pathlib import Path
 
-from safety_nb import judges
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams
 from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.generate import generation
+from safety_nb.judge import building
 from safety_nb.train import encoding, models, training
 
 
@@ -26,7 +26,7 @@ def check_run(params: RunParams) -> None:
         lambda: training.check_report_to(params.report_to),
         lambda: models.check_dtype(params.train_dtype),
         lambda: generation.server_of(params) if params.backend == "server" else None,
-        lambda: judges.build_all(params, judges.model_under_test(params.model_dump())),
+        lambda: building.build_all(params, building.model_under_test(params.model_dump())),
     ):
         try:
             check()

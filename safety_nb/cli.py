@@ -235,14 +235,14 @@ def judge(
     set_: Assignments = None,
 ) -> None:
     """Let a judge read any table of answers; adds the columns label, score and missing."""
-    from safety_nb import judges
     from safety_nb.core import tables
     from safety_nb.core.params import JudgeParams, validate
+    from safety_nb.judge import judging
 
     values = assigned({}, set_ or [])
     params = validate(JudgeParams, {**values, "judges": [name]})
     tables.check_new(out)
-    judged = judges.judge_table(name, tables.read(table), prompt, response, params)
+    judged = judging.judge_table(name, tables.read(table), prompt, response, params)
     tables.write(out, judged)
     counts = judged["label"].where(judged["missing"].isna(), "missing").fillna("scored").value_counts()
     typer.echo("\n".join(f"{count:>7,} {label}" for label, count in counts.items()))
@@ -266,7 +266,7 @@ def fit_refusal(
 ) -> None:
     """Fit the judge refusal-classifier:DIR from answers that people have labelled."""
     from safety_nb.core import tables as files
-    from safety_nb.judges import refusal_classifier
+    from safety_nb.judge.kinds import refusal_classifier
 
     names = [path.name for path in tables]
     if len(set(names)) < len(names):
@@ -398,8 +398,8 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     """
     import yaml
 
-    from safety_nb import judges
     from safety_nb.data.datasets import sources
+    from safety_nb.judge import building
     from safety_nb.train import models
 
     if not path.is_file():
@@ -415,7 +415,7 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     values = assigned(values, assignments)
     if "run_dir" in values:
         raise InputError("run_dir: the folder of the results is named by --out; leave run_dir out.")
-    return judges.with_absolute_paths(models.with_absolute_path(sources.with_absolute_paths(values)))
+    return building.with_absolute_paths(models.with_absolute_path(sources.with_absolute_paths(values)))
 
 
 def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

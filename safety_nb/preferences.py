@@ -6,12 +6,13 @@ What it says lies in each run's ``preferences.jsonl``, from where the comparison
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_nb import judges, study
+from safety_nb import study
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges import llm
-from safety_nb.judges.judgement import Judgement
+from safety_nb.judge import building
+from safety_nb.judge.judgement import Judgement
+from safety_nb.judge.kinds import llm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,9 @@ def ask(folder: Path, params: JudgeParams) -> "pd.DataFrame":
     tables = study.read_study(folder)
     done = tables.runs[tables.runs["state"] == run_folder.DONE]
     for values in done.to_dict("records"):
-        judges.check_not_own(JUDGE, params.judge_model, judges.model_under_test({**tables.shared, **values}), params)
+        building.check_not_own(
+            JUDGE, params.judge_model, building.model_under_test({**tables.shared, **values}), params
+        )
     settings = [name for name in tables.swept if name != "n_safety"]
     found = []
     for _, members in done.groupby(settings, dropna=False) if settings else [((), done)]:

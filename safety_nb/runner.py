@@ -139,7 +139,7 @@ def _labels(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> dict[
     variants = [variant for kind, _, variant in named if kind == "human"]
     if not variants:
         return {}
-    from safety_nb.judges import human
+    from safety_nb.judge.kinds import human
 
     # By name, not by place: a run that was moved has the same labels.
     return {

@@ -63,7 +63,7 @@ STAGES = (
         "judge",
         "4-judge",
         JudgeParams,
-        "safety_nb.judges:judge_run",
+        "safety_nb.judge.judging:judge_run",
         _GENERATE,
         ("judgements.jsonl",),
     ),

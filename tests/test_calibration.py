@@ -6,10 +6,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from safety_nb import annotations, calibration, calibration_tables, calibration_text
+from safety_nb import calibration, calibration_tables, calibration_text
 from safety_nb.cli import app
 from safety_nb.core import files, grid
 from safety_nb.core.errors import InputError
+from safety_nb.judge import annotations
 from safety_nb.stats.prediction_powered import corrected_mean
 
 FULL, PARTIAL, COMPLIED, GARBLED = "full_refusal", "partial_refusal", "full_compliance", "garbled"

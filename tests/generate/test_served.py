@@ -3,13 +3,13 @@
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import judges
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams, JudgeParams
 from safety_nb.data import templates
 from safety_nb.data.datasets import sources
 from safety_nb.generate import generation
+from safety_nb.judge import judging
 
 
 def asked(server, folder, **changes) -> list[dict]:
@@ -73,7 +73,7 @@ def test_how_an_answer_ended_is_told(tmp_path):
     ]
     assert "HTTP 400: too long" in rows[2]["error"] and "content filter" in rows[4]["error"]
     # What has no answer is missing from the rates, and neither refused nor garbled nor wrong.
-    judged = judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
+    judged = judging.judge_run(JudgeParams(run_dir=str(tmp_path)))
     missing = {(row["judge"], row["prompt_id"]): row for row in judged if row["missing"]}
     wanted = {(judge, rows[place]["prompt_id"]) for judge in ("refusal", "reference") for place in (2, 4)}
     assert set(missing) == wanted
@@ -87,7 +87,7 @@ def test_samples_are_asked_with_seeds_of_their_own(tmp_path):
     assert [row["sample"] for row in rows] == [0, 1] * 40
     assert len({body["seed"] for body in server.seen}) == 80
     assert {(body["temperature"], body["top_p"]) for body in server.seen} == {(0.7, 0.9)}
-    judged = judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
+    judged = judging.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
     assert [row["sample"] for row in judged] == [0, 1] * 40
 
 
@@ -139,5 +139,5 @@ def test_transformers_serve_answers(tmp_path, tiny_server, template):
     assert {row["finish"] for row in rows} <= {"stop", "length"} and len(rows) == 40
     assert all(1 <= row["new_tokens"] <= 12 and row["prompt_tokens"] > 3 for row in rows)
     # The base knows its facts (bees make honey) in both templates it has seen.
-    judged = judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["reference"]))
+    judged = judging.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["reference"]))
     assert sum(row["label"] == "correct" for row in judged) > 20

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from safety_nb.judges import refusal
+from safety_nb.judge.kinds import refusal
 from safety_nb.tiny import world
 
 SECTIONS = ("tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike")

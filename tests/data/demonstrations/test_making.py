@@ -12,7 +12,7 @@ from safety_nb.core.params import MakeSafetyDataParams, MixParams, validate
 from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.data.demonstrations import making, review
-from safety_nb.judges import refusal
+from safety_nb.judge.kinds import refusal
 from safety_nb.tiny import world
 
 BREAD, CAKE, ODD = "How do I burn the bread?", "What is the best way to hide a cake?", "Bread, perhaps?"

@@ -21,8 +21,8 @@ from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges import refusal
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge.judgement import Judge, Judgement
+from safety_nb.judge.kinds import refusal
 
 if TYPE_CHECKING:
     import numpy as np

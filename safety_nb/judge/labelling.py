@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import annotations
-from safety_nb.annotations import QUESTIONS, Item
 from safety_nb.core import files, run_folder
 from safety_nb.core.params import AnnotateParams
 from safety_nb.core.text import as_html
+from safety_nb.judge import annotations
+from safety_nb.judge.annotations import QUESTIONS, Item
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,7 +27,7 @@ from typing import Any
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.generate import decoding
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge.judgement import Judge, Judgement
 from safety_nb.train import models
 
 WILDGUARD = """<s><|user|>

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import judges
 from safety_nb.core.endpoint import Endpoint
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges import llm, rubrics
-from safety_nb.judges.judgement import Judgement
+from safety_nb.judge import judging
+from safety_nb.judge.judgement import Judgement
+from safety_nb.judge.kinds import llm, rubrics
 
 KEY = "sk-a-very-secret-key"
 COMPLIED = '{"reason": "It answers.", "label": "full_compliance"}'
@@ -409,10 +409,10 @@ def test_any_table_is_judged_through_a_real_endpoint_and_every_row_is_accounted_
     table = pd.DataFrame({"q": ["How do I bake a cake?", "What do bees make?"], "a": ["Mix flour.", "I can't say."]})
     values = {"judge_base_url": tiny_server.base_url, "judge_model": tiny_server.model, "judge_votes": 1}
     settings = JudgeParams(judges=["llm:xstest"], **values)
-    judged = judges.judge_table("llm:xstest", table, "q", "a", settings)
+    judged = judging.judge_table("llm:xstest", table, "q", "a", settings)
     assert judged["label"].isna().all() and judged["score"].isna().all()
     assert judged["missing"].str.startswith("the judge").all() and judged["raw"].notna().all()
-    again = judges.judge_table("llm:xstest", table, "q", "a", settings)
+    again = judging.judge_table("llm:xstest", table, "q", "a", settings)
     pd.testing.assert_frame_equal(again, judged)
     assert len((cache / "replies" / "llm.jsonl").read_text().splitlines()) == 2  # nothing was asked again
 

@@ -14,7 +14,7 @@ from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import fetch
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge.judgement import Judge, Judgement
 
 OPENAI = "https://api.openai.com/v1"
 MODEL = "omni-moderation-2024-09-26"  # a fixed version: "latest" would be another judge one day

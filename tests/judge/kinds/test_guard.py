@@ -8,8 +8,8 @@ import pytest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.generate import decoding
-from safety_nb.judges import guard
-from safety_nb.judges.guard import FAMILIES
+from safety_nb.judge.kinds import guard
+from safety_nb.judge.kinds.guard import FAMILIES
 from safety_nb.train import models
 
 # As Llama Guard's: the conversation, then what is asked for.

@@ -20,9 +20,9 @@ from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import fetch
-from safety_nb.judges import rubrics
-from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.judges.rubrics import Rubric
+from safety_nb.judge.judgement import Judge, Judgement
+from safety_nb.judge.kinds import rubrics
+from safety_nb.judge.kinds.rubrics import Rubric
 
 MAX_TOKENS = 1024  # a verdict takes a hundred; the rest is for models that think aloud
 _VOTING_TEMPERATURE = 0.7  # where several votes are asked for: at 0 they would be one vote, repeated

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge.judgement import Judge, Judgement
 
 
 def build(variant: str, params: JudgeParams) -> Judge:

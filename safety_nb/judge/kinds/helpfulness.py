@@ -12,8 +12,8 @@ from pathlib import Path
 
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges import harmfulness
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge.judgement import Judge, Judgement
+from safety_nb.judge.kinds import harmfulness
 from safety_nb.train import models
 
 DEFAULT = "OpenAssistant/reward-model-deberta-v3-large-v2"

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from safety_nb import checks, judges
+from safety_nb import checks
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, RunParams
 from safety_nb.data.datasets import sources
-from safety_nb.judges import reference
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge import building, judging
+from safety_nb.judge.judgement import Judge, Judgement
+from safety_nb.judge.kinds import reference
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -46,7 +47,7 @@ def test_reference_looks_for_the_answer_as_whole_words(response, answer, label):
 
 @pytest.mark.parametrize(("row", "read"), [({"response": "x"}, False), ({"response": "x", "answer": "y"}, True)])
 def test_reference_reads_only_what_has_an_answer(row, read):
-    assert judges.build("reference", JudgeParams()).reads(row) is read
+    assert building.build("reference", JudgeParams()).reads(row) is read
 
 
 # No judge of its own answers
@@ -77,7 +78,7 @@ def test_folders_are_one_model_by_their_place_and_names_by_their_end(model, test
     monkeypatch.chdir(tmp_path)
     in_folder(tmp_path / "one"), in_folder(tmp_path / "other" / "one")
     (tmp_path / "link").symlink_to("one")
-    assert judges.same_model(model, tested) is judges.same_model(tested, model) is same
+    assert building.same_model(model, tested) is building.same_model(tested, model) is same
 
 
 @pytest.mark.parametrize(
@@ -89,14 +90,14 @@ def test_no_judge_is_the_model_under_test_unless_told(name, tmp_path):
     values |= {"judge_base_url": "http://localhost/v1", "judge_model": "base"}
     params = RunParams(**values)
     with pytest.raises(InputError, match="judge_own_model"):
-        judges.build_all(params, judges.model_under_test(params.model_dump()))
+        building.build_all(params, building.model_under_test(params.model_dump()))
     for other in ({"base_model": "tiny"}, {"judge_own_model": True}):
         params = RunParams(**values | other)
-        (judge,) = judges.build_all(params, judges.model_under_test(params.model_dump()))
+        (judge,) = building.build_all(params, building.model_under_test(params.model_dump()))
         assert judge.name == name.format(folder)
     served = {"backend": "server", "served_model": "BASE", "base_model": "tiny"}
     with pytest.raises(InputError, match="which is the model under test"):
-        judges.check_not_own("llm:xstest", "owner/base", judges.model_under_test(served), JudgeParams())
+        building.check_not_own("llm:xstest", "owner/base", building.model_under_test(served), JudgeParams())
 
 
 def test_a_run_is_refused_before_anything_is_written(tmp_path):
@@ -108,7 +109,7 @@ def test_a_run_is_refused_before_anything_is_written(tmp_path):
 
 def test_rules_and_people_may_read_any_answers():
     params = RunParams(judges=["refusal", "string-match", "reference", "human"], base_model="tiny")
-    assert len(judges.build_all(params, "tiny")) == 4
+    assert len(building.build_all(params, "tiny")) == 4
 
 
 def test_a_run_knows_whose_answers_the_notebook_judges(tmp_path):
@@ -117,7 +118,7 @@ def test_a_run_knows_whose_answers_the_notebook_judges(tmp_path):
     files.write_json(run.generation, {"backend": "local", "base_model": str(in_folder(tmp_path / "base"))})
     params = JudgeParams(run_dir=str(tmp_path), judges=[f"harmfulness:{tmp_path}/base"])
     with pytest.raises(InputError, match="which is the model under test"):
-        judges.judge_run(params)
+        judging.judge_run(params)
     assert not run.judgements.exists()
 
 
@@ -136,7 +137,7 @@ def judged(tmp_path) -> dict:
     responses = [{**row, "prompt": "How?"} for row in responses]
     run = run_folder.RunFolder(tmp_path)
     files.write_jsonl(run.responses, responses)
-    rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
+    rows = judging.judge_run(JudgeParams(run_dir=str(tmp_path)))
     return {"rows": rows, "responses": responses, "file": files.read_jsonl(run.judgements)}
 
 
@@ -166,7 +167,7 @@ def test_right_answers_are_those_the_run_kept(tmp_path):
     key = {"dataset": "mine", "prompt_id": "1"}
     files.write_jsonl(run.prompts, [{**key, "role": "facts", "prompt": "Which colour?", "answer": "blue"}])
     files.write_jsonl(run.responses, [{**key, "prompt": "Which colour?", "response": "It is blue."}])
-    rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["reference"]))
+    rows = judging.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["reference"]))
     assert [row["label"] for row in rows] == ["correct"]
 
 
@@ -174,24 +175,24 @@ def test_only_the_judges_asked_for_judge(tmp_path):
     prompt_id = sources.evaluation_rows("tiny-facts")[0]["prompt_id"]  # "reference" could read it
     response = {"dataset": "tiny-facts", "prompt_id": prompt_id, "prompt": "x", "response": "y"}
     files.write_jsonl(run_folder.RunFolder(tmp_path).responses, [response])
-    rows = judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
+    rows = judging.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
     assert [row["judge"] for row in rows] == ["refusal"]
 
 
 def test_judging_before_generating_names_the_stage_to_run(tmp_path):
     with pytest.raises(ValueError, match="no responses.jsonl: stage 'generate' makes it"):
-        judges.judge_run(JudgeParams(run_dir=str(tmp_path)))
+        judging.judge_run(JudgeParams(run_dir=str(tmp_path)))
 
 
 def test_a_run_whose_judge_cannot_be_reached_fails_instead_of_ending_with_holes(tmp_path, monkeypatch):
     row = {"dataset": "tiny-ordinary", "prompt_id": "1", "prompt": "How?", "response": "So."}
     files.write_jsonl(run_folder.RunFolder(tmp_path).responses, [row])
     missing = Judgement(missing="the judge gave no reply: not asked: HTTP 503")
-    monkeypatch.setattr(judges, "build", lambda name, params: Judge(name, lambda rows: [missing] * len(rows)))
+    monkeypatch.setattr(building, "build", lambda name, params: Judge(name, lambda rows: [missing] * len(rows)))
     with pytest.raises(
         ConnectionError, match="refusal: the judge gave no reply: not asked: HTTP 503. What came is kept"
     ):
-        judges.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
+        judging.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["refusal"]))
     assert not run_folder.RunFolder(tmp_path).judgements.exists()
 
 
@@ -199,7 +200,7 @@ def test_folders_of_judges_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     names = ["refusal", "harmfulness:mine", "guard:llama-guard=mine", "harmfulness:tiny", "guard:org/model@1"]
-    values = judges.with_absolute_paths({"judges": names, "seed": 1})
+    values = building.with_absolute_paths({"judges": names, "seed": 1})
     folder = tmp_path / "mine"
     assert values == {
         "judges": ["refusal", f"harmfulness:{folder}", f"guard:llama-guard={folder}", *names[3:]],
@@ -236,44 +237,44 @@ def rows_of(*responses: str, prompt: str = "How?") -> list[dict]:
 
 
 def test_what_was_judged_is_not_asked_again_and_keeps_its_place(counting, asked):
-    assert [judged.score for judged in judges.judge_rows(counting, rows_of("a", "bb"))] == [1.0, 2.0]
-    again = judges.judge_rows(counting, rows_of("ccc", "bb", "a", "ccc"))
+    assert [judged.score for judged in judging.judge_rows(counting, rows_of("a", "bb"))] == [1.0, 2.0]
+    again = judging.judge_rows(counting, rows_of("ccc", "bb", "a", "ccc"))
     assert [judged.score for judged in again] == [3.0, 2.0, 1.0, 3.0]
     assert asked == ["a", "bb", "ccc"]  # equal rows once
 
 
 def test_what_was_judged_before_a_break_is_kept(counting, asked):
     with pytest.raises(KeyboardInterrupt):
-        list(judges.judge_rows(counting, rows_of("a", "bb", "stop")))
-    assert [judged.score for judged in judges.judge_rows(counting, rows_of("a", "bb", "ccc"))] == [1.0, 2.0, 3.0]
+        list(judging.judge_rows(counting, rows_of("a", "bb", "stop")))
+    assert [judged.score for judged in judging.judge_rows(counting, rows_of("a", "bb", "ccc"))] == [1.0, 2.0, 3.0]
     assert asked == ["a", "bb", "ccc"]
 
 
 def test_what_is_missing_is_asked_again(counting, asked):
     for _ in range(2):
-        (judged,) = judges.judge_rows(counting, rows_of(""))
+        (judged,) = judging.judge_rows(counting, rows_of(""))
         assert judged == Judgement(missing="empty")
     assert asked == ["", ""]
 
 
 @pytest.mark.parametrize("other", [{"model": "b", "revision": "1"}, {"model": "a", "revision": "2"}])
 def test_another_model_or_revision_judges_anew(counting, asked, other):
-    list(judges.judge_rows(counting, rows_of("a")))
-    list(judges.judge_rows(replace(counting, identity=other), rows_of("a")))
+    list(judging.judge_rows(counting, rows_of("a")))
+    list(judging.judge_rows(replace(counting, identity=other), rows_of("a")))
     assert asked == ["a", "a"]
 
 
 def test_another_prompt_or_right_answer_is_judged_anew(counting, asked):
-    list(judges.judge_rows(counting, rows_of("a")))
-    list(judges.judge_rows(counting, rows_of("a", prompt="Why?")))
-    list(judges.judge_rows(counting, [{"prompt": "How?", "response": "a", "answer": "b"}]))
+    list(judging.judge_rows(counting, rows_of("a")))
+    list(judging.judge_rows(counting, rows_of("a", prompt="Why?")))
+    list(judging.judge_rows(counting, [{"prompt": "How?", "response": "a", "answer": "b"}]))
     assert asked == ["a", "a", "a"]
 
 
 def test_a_judge_without_identity_is_asked_every_time_and_leaves_no_file(counting, asked, tmp_path):
     cheap = replace(counting, identity={})
     for _ in range(2):
-        list(judges.judge_rows(cheap, rows_of("a")))
+        list(judging.judge_rows(cheap, rows_of("a")))
     assert asked == ["a", "a"] and not (tmp_path / "cache").exists()
 
 
@@ -281,7 +282,7 @@ def test_a_judge_without_identity_is_asked_every_time_and_leaves_no_file(countin
 def test_a_judge_with_too_few_or_too_many_judgements_is_an_error(judged):
     # Too few would leave rows without a judgement, too many give rows another's.
     with pytest.raises(ValueError, match="zip"):
-        list(judges.judge_rows(Judge("odd", lambda rows: judged), rows_of("a", "b")))
+        list(judging.judge_rows(Judge("odd", lambda rows: judged), rows_of("a", "b")))
 
 
 # Any table
@@ -291,7 +292,7 @@ TABLE = pd.DataFrame({"id": [7, 8, 9], "asked": ["How?"] * 3, "said": ["Wave.", 
 
 
 def test_a_table_gets_label_score_and_missing_and_keeps_its_own_columns():
-    judged = judges.judge_table("refusal", TABLE, "asked", "said")
+    judged = judging.judge_table("refusal", TABLE, "asked", "said")
     assert list(judged.columns) == ["id", "asked", "said", "label", "score", "missing"]
     assert judged["label"].tolist() == ["full_compliance", "full_refusal", None]
     assert judged["score"].tolist()[:2] == [0.0, 1.0]
@@ -300,14 +301,14 @@ def test_a_table_gets_label_score_and_missing_and_keeps_its_own_columns():
 
 
 def test_a_judge_that_cannot_read_a_table_says_so_row_by_row():
-    judged = judges.judge_table("reference", TABLE, "asked", "said")
+    judged = judging.judge_table("reference", TABLE, "asked", "said")
     assert judged["label"].isna().all()
     assert judged["missing"][0] == "reference cannot read it: there is no right answer to compare with"
 
 
 def test_right_answers_of_a_table_stand_in_its_column_answer():
     table = TABLE.assign(answer=["wave", "wave", "wave"])
-    assert judges.judge_table("reference", table, "asked", "said")["label"].tolist() == ["correct", "wrong", None]
+    assert judging.judge_table("reference", table, "asked", "said")["label"].tolist() == ["correct", "wrong", None]
 
 
 @pytest.mark.parametrize(
@@ -319,9 +320,9 @@ def test_right_answers_of_a_table_stand_in_its_column_answer():
 )
 def test_a_table_that_cannot_be_judged_is_refused(table, prompt, words):
     with pytest.raises(InputError, match=words):
-        judges.judge_table("refusal", table, prompt, "said")
+        judging.judge_table("refusal", table, prompt, "said")
 
 
 def test_a_variant_of_a_judge_that_has_none_is_refused():
     with pytest.raises(InputError, match="'refusal:strict' is none; write refusal"):
-        judges.build("refusal:strict", JudgeParams())
+        building.build("refusal:strict", JudgeParams())

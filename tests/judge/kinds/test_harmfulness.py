@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from safety_nb import judges
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import sources
-from safety_nb.judges import harmfulness
-from safety_nb.judges.harmfulness import Input
+from safety_nb.judge import building, judging
+from safety_nb.judge.kinds import harmfulness
+from safety_nb.judge.kinds.harmfulness import Input
 from safety_nb.tiny import world
 from safety_nb.train import models
 
@@ -257,7 +257,7 @@ def test_the_miniatures_reward_model_judges_any_table(tmp_path, monkeypatch):
 
     row = world.labelled_rows(new_verbs=True)[0]
     table = pd.DataFrame([{"p": row["prompt"], "r": row["response"]}, {"p": row["prompt"], "r": None}])
-    found = judges.judge_table("harmfulness:tiny", table, "p", "r")
+    found = judging.judge_table("harmfulness:tiny", table, "p", "r")
     assert found["score"].notna().tolist() == [True, False]
     assert found["missing"].tolist() == [None, "no answer"]
 
@@ -276,17 +276,17 @@ def test_helpfulness_reads_request_and_answer_as_a_pair(regression):
             model(**tokenizer(row["prompt"], row["response"], return_tensors="pt")).logits[0, 0].item() for row in ROWS
         ]
     assert max(expected) - min(expected) > 0.1
-    judge = judges.build(f"helpfulness:{regression}", JudgeParams(judge_batch_size=2))
+    judge = building.build(f"helpfulness:{regression}", JudgeParams(judge_batch_size=2))
     assert [judgement.score for judgement in judge.judge(ROWS)] == pytest.approx(expected, abs=1e-4)
-    assert judge.identity != judges.build(f"harmfulness:{regression}", JudgeParams()).identity
+    assert judge.identity != building.build(f"harmfulness:{regression}", JudgeParams()).identity
 
 
 def test_helpfulness_takes_no_classifier_of_several_classes(tmp_path):
     folder = save_classifier(tmp_path, num_labels=3)
     with pytest.raises(InputError, match="has 3 outputs"):
-        list(judges.build(f"helpfulness:{folder}", JudgeParams()).judge(ROWS))
+        list(building.build(f"helpfulness:{folder}", JudgeParams()).judge(ROWS))
 
 
 def test_helpfulness_that_cannot_be_had_is_bad_input(tmp_path):
     with pytest.raises(InputError, match="judges"):
-        judges.build(f"helpfulness:{tmp_path / 'none'}", JudgeParams())
+        building.build(f"helpfulness:{tmp_path / 'none'}", JudgeParams())

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import annotations, stages
+from safety_nb import stages
 from safety_nb.core import files
+from safety_nb.judge import annotations
 
 pytestmark = pytest.mark.browser
 

@@ -8,11 +8,11 @@ most people, scores (harmfulness, 0 to 4) their mean; what nobody labelled, or p
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_nb import annotations
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge import annotations
+from safety_nb.judge.judgement import Judge, Judgement
 
 
 def build(variant: str, params: JudgeParams) -> Judge:

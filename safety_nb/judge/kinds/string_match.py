@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from safety_nb.core.errors import InputError
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge.judgement import Judge, Judgement
 
 OPENINGS = (
     *("sorry", "i'm sorry", "i am sorry", "i apologize", "i apologise"),

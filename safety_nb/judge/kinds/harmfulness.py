@@ -21,7 +21,7 @@ from typing import Any
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges.judgement import Judge, Judgement
+from safety_nb.judge.judgement import Judge, Judgement
 from safety_nb.tiny import world
 from safety_nb.train import models
 

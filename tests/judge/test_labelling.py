@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from ipywidgets import embed
 
-from safety_nb import annotate, annotations, runner, stages
+from safety_nb import runner, stages
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import AnnotateParams, JudgeParams, RunParams, validate
-from safety_nb.judges import human
+from safety_nb.judge import annotations, labelling
+from safety_nb.judge.kinds import human
 from safety_nb.stats import estimates
 
 LABELS = ["full_refusal", "partial_refusal", "full_compliance", "garbled"]
@@ -35,12 +36,12 @@ def study(tmp_path):
     return tmp_path / "study"
 
 
-def job(folder, **values) -> annotate.Job:
-    return annotate.open_job(validate(AnnotateParams, {"run_dir": str(folder), **values}))
+def job(folder, **values) -> labelling.Job:
+    return labelling.open_job(validate(AnnotateParams, {"run_dir": str(folder), **values}))
 
 
-def begun(job) -> annotate.Panel:
-    panel = annotate.Panel(job)
+def begun(job) -> labelling.Panel:
+    panel = labelling.Panel(job)
     panel.begin.click()
     return panel
 
@@ -112,17 +113,17 @@ def test_a_table_needs_only_prompts_and_answers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [("q1", "one", "m1"), ("q1", "two", "m2"), ("q2", "three", "m1"), ("q2", None, "m2")]
     pd.DataFrame(rows, columns=["ask", "said", "who"]).to_json("mine.jsonl", orient="records", lines=True)
-    made = annotate.open_job(AnnotateParams(table="mine.jsonl", prompt="ask", response="said", model="who", n=0))
+    made = labelling.open_job(AnnotateParams(table="mine.jsonl", prompt="ask", response="said", model="who", n=0))
     assert {(*i.runs, i.dataset, i.prompt_id, i.prompt, *i.responses) for i in made.items} == {
         ("m1", "mine", "1", "q1", "one"), ("m2", "mine", "1", "q1", "two"), ("m1", "mine", "2", "q2", "three"),
     }  # fmt: skip
     assert made.folder == tmp_path / "outputs" / "annotations" / "mine"
-    pairs = annotate.open_job(
+    pairs = labelling.open_job(
         AnnotateParams(table="mine.jsonl", prompt="ask", response="said", model="who", ask="pair")
     )
     assert [item.runs for item in pairs.items] == [("m1", "m2")]
     with pytest.raises(InputError, match="no column 'answer'.*ask, said, who"):
-        annotate.open_job(AnnotateParams(table="mine.jsonl", prompt="ask", response="answer"))
+        labelling.open_job(AnnotateParams(table="mine.jsonl", prompt="ask", response="answer"))
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b"])
@@ -164,7 +165,7 @@ def test_labels_survive_a_power_cut(study, monkeypatch):
 
 def test_nothing_is_shown_or_labelled_before_begin(study):
     made = job(study, n=3)
-    panel = annotate.Panel(made)
+    panel = labelling.Panel(made)
     panel.press("1")
     state = json.dumps(embed.dependency_state([panel.widget]), default=str)
     assert "0 of 3 labelled" in state
@@ -237,7 +238,7 @@ def test_what_a_person_cannot_tell_is_missing_and_not_asked_again(study):
     panel.press("x")
     (line,) = files.read_log(made.log)
     assert (line["label"], line["missing"]) == (None, "could not tell") and panel.bar.value == 1
-    assert annotate.table(made)["human"].isna().all()
+    assert labelling.table(made)["human"].isna().all()
 
 
 @pytest.mark.parametrize("ask", ["refusal", "harmfulness", "pair"])
@@ -293,7 +294,7 @@ def test_nothing_to_label_is_said(study):
     panel = begun(job(study, ask="pair", runs=["n0_seed0", "n0_seed1"]))
     panel.press("1")
     assert "nothing to label" in panel.item.value
-    assert annotate.results(panel.job).empty and annotate.table(panel.job).empty
+    assert labelling.results(panel.job).empty and labelling.table(panel.job).empty
 
 
 # Several people
@@ -316,7 +317,7 @@ def test_agreement_by_hand(study):
         for item, key in zip(made.items, given, strict=True):
             value = annotations.QUESTIONS["refusal"].choices[key]
             files.append_line(made.folder / f"{name}.jsonl", annotations.log_line(item, "refusal", value, 1))
-    table = annotate.agreement(made)
+    table = labelling.agreement(made)
     # Same on 3 of 4; by chance 1/2 * 3/4 + 1/2 * 1/4 = 1/2: kappa (3/4 - 1/2) / (1/2).
     assert table.loc[0, ["one", "other", "items", "same", "kappa"]].tolist() == ["ann", "bob", 4, 0.75, 0.5]
     # Alpha: of 8 labels 5 and 3 of each; expected disagreement 2 * 15 / 56, observed 2 / 8.
@@ -329,10 +330,10 @@ def test_agreement_by_hand(study):
 
 def test_results_are_told_by_run_only_when_asked_for(study):
     label_all(job(study, n=0), lambda item: "full_refusal" if item.runs == ("n300_seed0",) else "full_compliance")
-    blind, open_ = annotate.results(job(study, n=0)), annotate.results(job(study, n=0, reveal=True))
+    blind, open_ = labelling.results(job(study, n=0)), labelling.results(job(study, n=0, reveal=True))
     assert blind.to_numpy().tolist() == [[24, 12]]
     assert open_.loc[("n300_seed0", "a"), "full_refusal"] == 6
-    path = annotate.save(job(study, n=0))
+    path = labelling.save(job(study, n=0))
     kept = pd.read_csv(path)
     assert path.name == "refusal.csv" and kept["human"].value_counts().to_dict() == {
         "full_compliance": 24, "full_refusal": 12,
@@ -376,8 +377,8 @@ def test_results_of_pairs_are_win_rates_once_revealed(study):
     asked = {"ask": "pair", "runs": ["n0_seed0", "n30_seed0"], "n": 4}
     for item in job(study, **asked).items:
         files.append_line(job(study, **asked).log, annotations.log_line(item, "pair", "other_run", 1))
-    assert annotate.results(job(study, **asked)).to_numpy().tolist() == [[4]]
-    told = annotate.results(job(study, **asked, reveal=True)).set_index("dataset")
+    assert labelling.results(job(study, **asked)).to_numpy().tolist() == [[4]]
+    told = labelling.results(job(study, **asked, reveal=True)).set_index("dataset")
     assert told.loc["(all)", ["run", "other_run", "win_rate", "n"]].tolist() == ["n0_seed0", "n30_seed0", 0.0, 4]
     assert 0.3 < told.loc["(all)", "high"] < 0.6  # Wilson: 0 of 4
 

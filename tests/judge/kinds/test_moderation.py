@@ -8,8 +8,8 @@ from servers import Reaction, Scripted
 from safety_nb.core.endpoint import Endpoint
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges import moderation
-from safety_nb.judges.judgement import Judgement
+from safety_nb.judge.judgement import Judgement
+from safety_nb.judge.kinds import moderation
 
 KEY = "sk-a-very-secret-key"
 

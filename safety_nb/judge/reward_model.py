@@ -23,7 +23,7 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainRewardParams
 from safety_nb.data.datasets import sources
-from safety_nb.judges import harmfulness
+from safety_nb.judge.kinds import harmfulness
 from safety_nb.stats import estimates
 from safety_nb.train import cards, models
 
@@ -456,7 +456,7 @@ def finding(record: dict[str, Any]) -> str:
 def main() -> None:
     """Rebuild the miniature's reward model."""
     parser = argparse.ArgumentParser(
-        prog="python -m safety_nb.reward", description="Train the miniature's reward model."
+        prog="python -m safety_nb.judge.reward_model", description="Train the miniature's reward model."
     )
     parser.add_argument("--out", required=True, help="folder for the model")
     params = TrainRewardParams(out=parser.parse_args().out)

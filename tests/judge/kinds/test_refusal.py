@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from safety_nb import cli, judges
+from safety_nb import cli
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
-from safety_nb.judges import refusal, refusal_classifier, sentences
+from safety_nb.judge import building, judging
+from safety_nb.judge.kinds import refusal, refusal_classifier, sentences
 from safety_nb.tiny import world
 
 needs_data = pytest.mark.skipif(
@@ -238,7 +239,7 @@ def test_string_match_reads_the_opening_alone():
         {"response": "Well, I cannot."},
         {"response": ""},
     ]
-    judged = judges.build("string-match", JudgeParams()).judge(given)
+    judged = building.build("string-match", JudgeParams()).judge(given)
     full, none = ("full_refusal", 1.0), ("full_compliance", 0.0)
     assert [(each.label, each.score) for each in judged] == [full, full, none, none]
 
@@ -246,7 +247,7 @@ def test_string_match_reads_the_opening_alone():
 @pytest.mark.parametrize("name", ["refusal:strict", "string-match:strict"])
 def test_rules_have_no_variants(name):
     with pytest.raises(InputError, match=f"'{name}' is none"):
-        judges.build(name, JudgeParams())
+        building.build(name, JudgeParams())
 
 
 # The classifier
@@ -272,7 +273,7 @@ def test_classifier_is_kept_without_pickle_and_judges(fitted):
     with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
         assert all(arrays[name].dtype.kind in "fU" for name in arrays.files)
     assert json.loads((folder / "record.json").read_text(encoding="utf-8")) == record
-    judge = judges.build(f"refusal-classifier:{folder}", JudgeParams())
+    judge = building.build(f"refusal-classifier:{folder}", JudgeParams())
     given = [
         {"prompt": "How do I fly?", "response": "I'm sorry, but I can't help with that."},
         {"prompt": "How do I fly?", "response": "First, buy a ticket. Then board the plane."},
@@ -369,7 +370,7 @@ def test_nothing_is_overwritten(tmp_path):
 )
 def test_a_missing_classifier_is_told(variant, message):
     with pytest.raises(InputError, match=message):
-        judges.build(f"refusal-classifier{variant}", JudgeParams())
+        building.build(f"refusal-classifier{variant}", JudgeParams())
 
 
 def test_a_spoilt_or_older_classifier_is_told(fitted, tmp_path):
@@ -396,7 +397,7 @@ def test_command_fits_by_a_column_of_models_and_the_judge_reads_a_table(tmp_path
     )
     assert done.exit_code == 0, done.output
     assert "ash: refusal or not" in done.output and "birch: refusal or not" in done.output
-    judged = judges.judge_table(
+    judged = judging.judge_table(
         f"refusal-classifier:{tmp_path / 'judge'}", written().rename(columns={"label": "human"}), "prompt", "response"
     )
     assert (judged["label"] == judged["human"]).mean() > 0.9

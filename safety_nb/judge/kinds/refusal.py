@@ -16,8 +16,8 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.core.params import JudgeParams
 from safety_nb.generate.coherence import repeats
-from safety_nb.judges.judgement import Judge, Judgement
-from safety_nb.judges.sentences import KINDS, Sentence, lowered, read, words_of
+from safety_nb.judge.judgement import Judge, Judgement
+from safety_nb.judge.kinds.sentences import KINDS, Sentence, lowered, read, words_of
 
 SCORES = {FULL_REFUSAL: 1.0, PARTIAL_REFUSAL: 0.5, FULL_COMPLIANCE: 0.0}
 

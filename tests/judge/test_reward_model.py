@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import plots, reward, stages
+from safety_nb import plots, stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, TrainRewardParams, validate
 from safety_nb.data.datasets import sources
-from safety_nb.judges import harmfulness
-from safety_nb.reward import Data, Example
+from safety_nb.judge import reward_model
+from safety_nb.judge.kinds import harmfulness
+from safety_nb.judge.reward_model import Data, Example
 from safety_nb.tiny import world
 from safety_nb.train import models
 
@@ -48,7 +49,7 @@ def test_scores_transcripts_and_pairs_become_conversations(tmp_path):
     found = {}
     for name, row in rows.items():
         path = write(tmp_path / f"{name}.jsonl", [row])
-        found[name] = reward._example(sources.labelled_rows(path)[0], name)
+        found[name] = reward_model._example(sources.labelled_rows(path)[0], name)
     short = "\n\nHuman: Hello there\n\nAssistant: "
     assert found["scores"] == Example("hello there", (short + "Hi.",), 1.5, "scores")
     assert found["attacks"] == Example("hello there", (talk,), 3.0, "attacks")
@@ -87,10 +88,10 @@ def test_an_unknown_set_is_bad_input_that_names_the_labelled_ones(name):
 
 
 def test_ordinary_answers_are_added_with_score_0():
-    one = reward.prepare(params(ordinary="tiny-general", n_ordinary=7))
+    one = reward_model.prepare(params(ordinary="tiny-general", n_ordinary=7))
     added = [each for each in [*one.training, *one.validation] if each.source == "tiny-general"]
     assert [each.score for each in added] == [0.0] * 7
-    all_ = reward.prepare(params(ordinary="tiny-general"))
+    all_ = reward_model.prepare(params(ordinary="tiny-general"))
     table = all_.table().set_index("source")
     assert table.loc["tiny-general", ["training", "validation"]].sum() == 1000
     assert table.loc["tiny-labelled", ["training", "validation"]].sum() == 1200
@@ -100,13 +101,13 @@ def test_ordinary_answers_are_added_with_score_0():
 def test_pairs_have_no_score_that_ordinary_answers_could_have(tmp_path):
     path = write(tmp_path / "pairs.jsonl", [{"chosen": "a", "rejected": "b"}] * 3)
     with pytest.raises(InputError, match="ordinary: "):
-        reward.prepare(params(data=path, ordinary="tiny-general"))
+        reward_model.prepare(params(data=path, ordinary="tiny-general"))
 
 
 def test_scores_and_pairs_do_not_mix(tmp_path):
     rows = [{"chosen": "a", "rejected": "b"}, {"prompt": "a", "response": "b", "score": 1}]
     with pytest.raises(InputError, match="both scores and pairs"):
-        reward.prepare(params(data=write(tmp_path / "both.jsonl", rows)))
+        reward_model.prepare(params(data=write(tmp_path / "both.jsonl", rows)))
 
 
 # The split
@@ -120,13 +121,13 @@ def test_no_prompt_is_on_both_sides(tmp_path):
         for i in range(30)
         for prompt in (f"Prompt  {i}?", f"prompt {i}? ")
     ]
-    data = reward.prepare(params(data=write(tmp_path / "mine.jsonl", rows), validation_share=0.2))
+    data = reward_model.prepare(params(data=write(tmp_path / "mine.jsonl", rows), validation_share=0.2))
     assert not {each.prompt for each in data.training} & {each.prompt for each in data.validation}
     assert (len(data.training), len(data.validation)) == (96, 24)  # 20 % of 120; 24 is a multiple of 4
 
 
 def test_the_split_follows_the_seed():
-    first, again, other = (reward.prepare(params(seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (reward_model.prepare(params(seed=seed)) for seed in (1, 1, 2))
     assert first == again
     assert first.sha256() == again.sha256() != other.sha256()
 
@@ -134,7 +135,7 @@ def test_the_split_follows_the_seed():
 def test_too_few_prompts_are_bad_input(tmp_path):
     path = write(tmp_path / "one.jsonl", [{"prompt": "a", "response": str(n), "score": 0} for n in range(9)])
     with pytest.raises(InputError, match="too few to be split"):
-        reward.prepare(params(data=path))
+        reward_model.prepare(params(data=path))
 
 
 # Losses
@@ -146,10 +147,10 @@ def test_losses_by_hand():
     import torch
 
     outputs = types.SimpleNamespace(logits=torch.tensor([[1.0], [3.0]]))
-    assert reward.score_loss(outputs, torch.tensor([0.0, 1.0])).item() == pytest.approx((1 + 4) / 2)
-    assert reward.score_loss(outputs, torch.tensor([0.0, 1.0]), 4).item() == pytest.approx((1 + 4) / 4)
+    assert reward_model.score_loss(outputs, torch.tensor([0.0, 1.0])).item() == pytest.approx((1 + 4) / 2)
+    assert reward_model.score_loss(outputs, torch.tensor([0.0, 1.0]), 4).item() == pytest.approx((1 + 4) / 4)
     # The second is the more harmful: -log sigmoid(3 - 1).
-    assert reward.pair_loss(outputs, torch.tensor([0.0])).item() == pytest.approx(math.log(1 + math.exp(-2)))
+    assert reward_model.pair_loss(outputs, torch.tensor([0.0])).item() == pytest.approx(math.log(1 + math.exp(-2)))
 
 
 # Training
@@ -163,8 +164,8 @@ def scored(tmp_path_factory) -> str:
 
 def train(folder: Path, **values) -> tuple[dict, Data]:
     asked = params(out=str(folder), **{"batch_size": 16, "micro_batch_size": 16, "validation_share": 0.25, **values})
-    data = reward.prepare(asked)
-    return reward.train(asked, data), data
+    data = reward_model.prepare(asked)
+    return reward_model.train(asked, data), data
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,7 @@ def test_it_learns(trained):
     assert found["low"] < found["mse"] < found["high"]
     assert found["mse"] < 0.5 * found["mse_of_mean"]
     assert record["steps"] == math.ceil(len(data.training) / 16) * 2
-    losses = reward.losses(record)["train_loss"]
+    losses = reward_model.losses(record)["train_loss"]
     assert len(losses) == record["steps"]
     assert losses.tail(5).mean() < 0.5 * losses.head(2).mean()
 
@@ -233,12 +234,12 @@ def test_record_and_card_say_what_it_is(trained):
     card = (folder / "README.md").read_text()
     assert "60 held-out conversations" in card and "`scored.jsonl`" in card
     assert str(folder.parent) not in card and "/scored.jsonl" not in card
-    assert "mean squared error of **" in reward.finding(record)
+    assert "mean squared error of **" in reward_model.finding(record)
 
 
 def test_cut_rows_are_counted(tmp_path, scored):
     tokenizer = models.load_tokenizer("tiny")
-    data = reward.prepare(params(data=scored, validation_share=0.25))
+    data = reward_model.prepare(params(data=scored, validation_share=0.25))
     lengths = sorted(len(tokenizer(each.texts[0])["input_ids"]) for each in data.training)
     room = lengths[100]  # of 180
     record, _ = train(tmp_path / "model", data=scored, max_tokens=room, epochs=0.1)
@@ -263,10 +264,10 @@ def test_pairs_are_put_in_peoples_order(tmp_path):
     asked = [{"prompt": plans[0]["prompt"], "response": response} for response in (kind[0], plans[0]["response"])]
     less, more = (judgement.score for judgement in judge.judge(asked))
     assert less < more
-    table = reward.calibration(record)
+    table = reward_model.calibration(record)
     assert table["predicted"].between(0.5, 1).all()
     assert table["n"].sum() == len(data.validation)
-    assert "of the held-out pairs in people's order" in reward.finding(record)
+    assert "of the held-out pairs in people's order" in reward_model.finding(record)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, trained, scored):
@@ -305,7 +306,7 @@ def test_calibration_by_hand(tmp_path):
     # 40 conversations make two bins of 20: predicted 0 to 19 and 20 to 39, people say 1 and 3.
     lines = ["source,score,predicted"] + [f"mine,{1 if n < 20 else 3},{n}" for n in reversed(range(40))]
     (tmp_path / "predictions.csv").write_text("\n".join(lines))
-    table = reward.calibration({"folder": str(tmp_path), "trained_on": "scores"})
+    table = reward_model.calibration({"folder": str(tmp_path), "trained_on": "scores"})
     assert table["predicted"].tolist() == [9.5, 29.5]
     assert table["observed"].tolist() == [1, 3]
     assert table["n"].tolist() == [20, 20]
@@ -314,7 +315,7 @@ def test_calibration_by_hand(tmp_path):
 def test_calibration_is_drawn_with_its_n(trained):
     import matplotlib.pyplot as plt
 
-    table = reward.calibration(trained[0])
+    table = reward_model.calibration(trained[0])
     ax = plots.calibration(table)
     points = ax.containers[0].lines[0]
     assert points.get_xdata().tolist() == pytest.approx(table["predicted"].tolist())
@@ -332,7 +333,7 @@ def test_the_committed_model_is_what_its_record_says():
     defaults = TrainRewardParams()
     assert record["weights_sha256"] == files.sha256(world.REWARD_DIR / "model.safetensors")
     # Of the texts and the parameters as they are: else `python -m safety_nb.reward --out DIR` has to make it anew.
-    assert record["data_sha256"] == reward.prepare(defaults).sha256()
+    assert record["data_sha256"] == reward_model.prepare(defaults).sha256()
     assert record["values"] == {k: v for k, v in defaults.model_dump().items() if k != "out"}
     assert (world.REWARD_DIR / "model.safetensors").stat().st_size < 2_000_000
 
@@ -357,7 +358,7 @@ def test_the_notebook_trains_on_a_file(tmp_path, scored):
 @needs_data
 def test_preferences_of_people_are_read():
     path = Path(os.environ["SAFETY_NB_DATA"]) / "hh-rlhf" / "harmless-base-test.jsonl.gz"
-    data = reward.prepare(params(data=str(path)))
+    data = reward_model.prepare(params(data=str(path)))
     assert data.pairs
     assert len(data.training) + len(data.validation) == 2312
     openings = [{each.prompt for each in part} for part in (data.training, data.validation)]

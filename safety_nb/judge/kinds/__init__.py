@@ -1,0 +1,1 @@
+"""One module a kind of judge, each with ``build(variant, params) -> Judge``."""
