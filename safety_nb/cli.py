@@ -122,6 +122,7 @@ def study(
     from safety_nb import checks, progress, search
     from safety_nb import study as studies
     from safety_nb.core import grid, run_folder
+    from safety_nb.report import study_tables
 
     values = read_params(study, set_ or [])
     settings, _ = grid.study_settings(values)
@@ -145,7 +146,7 @@ def study(
         studies.compare(folder)
     for failure in failures:
         _say_error(failure)
-    states = list(studies.read_study(folder).runs["state"])
+    states = list(study_tables.read_study(folder).runs["state"])
     skipped = f", {states.count('not needed')} not needed" if settings.search else ""
     seconds = time.monotonic() - started
     typer.echo(f"{states.count(run_folder.DONE)} of {len(planned)} runs done{skipped} in {seconds:.0f} s.\n")
@@ -161,12 +162,14 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Folder for the comparison.", metavar="DIR")],
 ) -> None:
     """Compare studies that were run apart: one report over all of their finished runs."""
-    from safety_nb import checks, comparison, reporting, study
+    from safety_nb import checks, study
+    from safety_nb.report import writing
+    from safety_nb.report.findings import comparison
 
     checks.check_folder(out, "headline.txt")
     tables = study.read_studies(studies, out)
     compared = comparison.compare(tables)
-    report = reporting.report_study(out, tables, compared)
+    report = writing.report_study(out, tables, compared)
     typer.echo(f"{compared.answer}\n\nReport: {report}")
 
 
@@ -305,9 +308,9 @@ def calibrate(
     set_: Assignments = None,
 ) -> None:
     """Compare judges with people's labels and scores, and correct a study's rates and mean scores by them."""
-    from safety_nb import calibration, calibration_text
     from safety_nb.core import tables
     from safety_nb.core.params import JudgeParams, validate
+    from safety_nb.report.calibration import calibration, text
 
     if out:
         calibration.check_new(out)
@@ -319,7 +322,7 @@ def calibrate(
         names = judge or ["refusal"]
         params = validate(JudgeParams, {**assigned({}, set_ or []), "judges": names})
         found = calibration.of_table(tables.read(source), prompt, response, human, model, names, params)
-    typer.echo(calibration_text.as_text(found))
+    typer.echo(text.as_text(found))
     for path in calibration.write(out, found) if out else []:
         typer.echo(f"Written: {path}")
 
@@ -335,6 +338,7 @@ def capabilities(
     from safety_nb.core import grid, run_folder
     from safety_nb.core.params import CapabilityParams, validate
     from safety_nb.generate import capabilities as measuring
+    from safety_nb.report.findings import capability_rates
 
     values = assigned({}, set_ or [])
     if "run_dir" in values:
@@ -358,7 +362,7 @@ def capabilities(
                 failures += 1
                 _say_error(str(error))
             else:
-                typer.echo(f"{run.root}\n{measuring.finding(measuring.results(run))}")
+                typer.echo(f"{run.root}\n{capability_rates.finding(capability_rates.results(run))}")
         if is_study and failures < len(folders):
             studies.compare(folder)
             typer.echo(f"Report: {folder / 'report.html'}")

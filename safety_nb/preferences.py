@@ -6,13 +6,13 @@ What it says lies in each run's ``preferences.jsonl``, from where the comparison
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_nb import study
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judge import building
 from safety_nb.judge.judgement import Judgement
 from safety_nb.judge.kinds import llm
+from safety_nb.report import study_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def ask(folder: Path, params: JudgeParams) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    tables = study.read_study(folder)
+    tables = study_tables.read_study(folder)
     done = tables.runs[tables.runs["state"] == run_folder.DONE]
     for values in done.to_dict("records"):
         building.check_not_own(

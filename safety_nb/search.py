@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_nb import contrasts, study, summary
+from safety_nb import study
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, plan, run_state, study_settings
 from safety_nb.data.datasets import sources
+from safety_nb.report import study_tables
+from safety_nb.report.findings import contrasts
+from safety_nb.report.findings.rates import metric_values, refusal_judge
 from safety_nb.stats import dose
 
 
@@ -69,12 +72,12 @@ def _settings(planned: Iterable[PlannedRun]) -> dict[tuple, list[PlannedRun]]:
 
 def upper_bounds(folder: Path, setting: Mapping[str, Any]) -> dict[int, float]:
     """N to the upper bound of its harmful compliance, on the set where that is highest, of the runs that are done."""
-    tables = study.read_study(folder)
+    tables = study_tables.read_study(folder)
     rows = tables.judgements
     for name, value in setting.items():
         rows = rows[rows[name] == value] if len(rows) else rows
     harmful = rows[rows["dataset"].map(tables.roles) == "harmful"]
-    judge = summary.refusal_judge(summary.metric_values(harmful))
+    judge = refusal_judge(metric_values(harmful))
     bounds: dict[int, float] = {}
     for dataset, of_set in harmful[harmful["judge"] == judge].groupby("dataset"):
         curve = contrasts.curve(of_set, dataset, "compliance_rate", falling=True)

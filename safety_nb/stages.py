@@ -71,7 +71,7 @@ STAGES = (
         "report",
         "5-report",
         ReportParams,
-        "safety_nb.reporting:report_run",
+        "safety_nb.report.writing:report_run",
         ("mix/mixture.json", *_TRAIN[1:], *_GENERATE, "judgements.jsonl"),
         ("summary.csv", "report.html"),
     ),

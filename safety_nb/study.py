@@ -10,23 +10,17 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from safety_nb import runner, warm
-from safety_nb.core import files, grid, run_folder
+from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
-from safety_nb.core.grid import PlannedRun, _study_file, plan, run_state
-from safety_nb.core.params import RunParams, StudySettings
-from safety_nb.generate import capabilities
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from safety_nb.core.grid import PlannedRun, plan
+from safety_nb.core.params import RunParams
 
 # The study a notebook opened alone makes: params/tiny-study.yaml.
 MINIATURE = {
@@ -153,146 +147,3 @@ def compare(folder: Path) -> None:
     except Exception as error:
         _, cause = runner.ending(error)
         raise runner.NotebookFailed(f"The comparison failed: {cause}. Its notebook: {output}") from error
-
-
-# --- what the comparison reads ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StudyTables:
-    """A study as read from disk.
-
-    Attributes:
-        shared: the parameters all runs share; swept: those that vary, with their values.
-        settings: what the comparison is to find out.
-        runs: run, state, n_safety, seed, wall_seconds, cause: every planned run, finished or not.
-        judgements: run, the swept parameters, n_safety, seed, dataset, prompt_id, judge, label, score, missing.
-        roles: evaluation set to role, as the runs kept what they were asked.
-        types: (evaluation set, prompt_id) to the prompt's type, of those that have one.
-        items: what else every run answered one by one: run, the swept parameters, n_safety, seed, measure, prompt_id
-            (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row), capability
-            tasks (1 or 0), and preferences against the smallest N (1, 0.5 or 0).
-    """
-
-    shared: dict[str, Any]
-    settings: StudySettings
-    swept: dict[str, list]
-    runs: "pd.DataFrame"
-    judgements: "pd.DataFrame"
-    roles: dict[str, str]
-    types: dict[tuple[str, str], str]
-    items: "pd.DataFrame"
-
-
-GENERAL_LOSS = "loss on general rows"
-
-
-def read_study(folder: Path) -> StudyTables:
-    """Read the runs of a study, finished or not.
-
-    Raises:
-        InputError: the folder holds no study.
-    """
-    settings, values = grid.study_settings(_study_file(folder))
-    planned = [(run, folder / run.name, {}) for run in plan(values)]
-    return _read(settings, {name: values[name] for name in grid.swept_names(values)}, planned, folder)
-
-
-def read_studies(folders: list[Path], out: Path) -> StudyTables:
-    """Read several studies as one, in which ``study`` is swept too; targets and limits are those of the first.
-
-    Args:
-        folders: of the studies; two of one name are told apart by their place in the list.
-        out: the folder that the comparison goes into; the runs are named by their way from there.
-
-    Raises:
-        InputError: fewer than two, or one that holds no study.
-    """
-    if len(folders) < 2:
-        raise InputError("Name at least two studies to compare.")
-    files = [grid.study_settings(_study_file(folder)) for folder in folders]
-    names = [folder.resolve().name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [f"{name} ({place})" for place, name in enumerate(names, start=1)]
-    swept: dict[str, list] = {"study": names}
-    planned = []
-    for name, folder, (_, values) in zip(names, folders, files, strict=True):
-        planned += [(run, folder / run.name, {"study": name}) for run in plan(values)]
-        for parameter in grid.swept_names(values):
-            swept.setdefault(parameter, [])
-    for parameter in swept:
-        if parameter != "study":
-            swept[parameter] = list(dict.fromkeys(getattr(run.params, parameter) for run, _, _ in planned))
-    return _read(files[0][0], swept, planned, out)
-
-
-def _read(
-    settings: StudySettings,
-    swept: dict[str, list],
-    planned: list[tuple[PlannedRun, Path, dict[str, Any]]],
-    root: Path,
-) -> StudyTables:
-    """Read planned runs, each with its folder and what else tells it apart; their names are their way from ``root``."""
-    import pandas as pd
-
-    rows, judgements, roles, types, items = [], [], {}, {}, []
-    parameters = [name for name in swept if name != "study"]
-    for one, folder, more in planned:
-        run = run_folder.RunFolder(folder)
-        keys = {
-            "run": os.path.relpath(folder, root),
-            "n_safety": one.params.n_safety,
-            "seed": one.params.seed,
-            **more,
-            **{name: getattr(one.params, name) for name in parameters},
-        }
-        state = run_state(run)
-        if settings.search and state["state"] == "waiting" and not run.ledger.is_file():
-            state["state"] = "not needed"
-        rows.append({**keys, **state})
-        if state["state"] == run_folder.DONE:
-            judgements.extend({**keys, **row} for row in files.read_jsonl(run.judgements))
-            items.extend({**keys, **row} for row in _items(run))
-            asked = files.read_jsonl(run.prompts) if run.prompts.is_file() else []
-            roles.update({row["dataset"]: row["role"] for row in asked})
-            types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
-    keys = list(dict.fromkeys(["run", "n_safety", "seed", *swept]))
-    single = pd.DataFrame(items) if items else pd.DataFrame(columns=[*keys, "measure", "prompt_id", "value"])
-    columns = [*keys, "dataset", "prompt_id", "judge", "label", "score", "missing"]
-    table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
-    every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
-    shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
-    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
-    return _with_capabilities(tables, root)
-
-
-def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
-    """Tables in which the capability tasks that were measured are evaluation sets of facts, by their own judge.
-
-    A task of which only the first questions were asked says so in its name, and so on every figure.
-    """
-    import pandas as pd
-
-    answers = capabilities.of_study(root, tables)
-    if answers.empty:
-        return tables
-    limited = answers["limit"].astype(int)
-    names = answers["task"].where(limited == 0, answers["task"] + " (first " + limited.astype(str) + ")")
-    judged = capabilities.judgements(answers.assign(task=names))
-    columns = [name for name in tables.judgements.columns if name in judged]
-    return replace(
-        tables,
-        judgements=pd.concat([tables.judgements, judged[columns]], ignore_index=True),
-        roles={**tables.roles, **dict.fromkeys(names, "facts")},
-    )
-
-
-def _items(run: run_folder.RunFolder) -> Iterator[dict[str, Any]]:
-    """What a run answered one by one besides prompts: measure, prompt_id and value."""
-    safety = files.read_json(run.mixture).get("safety") if run.mixture.is_file() else None
-    for row in files.read_jsonl(run.validation_losses) if run.validation_losses.is_file() else ():
-        if row["source"] != safety:
-            yield {"measure": GENERAL_LOSS, "prompt_id": row["id"], "value": row["loss"]}
-    for row in files.read_jsonl(run.preferences) if run.preferences.is_file() else ():
-        measure = f"{row['dataset']} preferred ({row['judge']})"
-        yield {"measure": measure, "prompt_id": row["prompt_id"], "value": row["score"]}

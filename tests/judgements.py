@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from safety_nb.summary import aggregate
+from safety_nb.report.findings.rates import aggregate
 
 
 def judged(labels, dataset="bad", run="r", n_safety=0, seed=0, **more):

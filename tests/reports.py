@@ -3,12 +3,12 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from safety_nb.comparison import compare
 from safety_nb.core.params import StudySettings
-from safety_nb.report import run_page
-from safety_nb.study import StudyTables
-from safety_nb.study_report import study_page
-from safety_nb.summary import summarise_run
+from safety_nb.report.findings.comparison import compare
+from safety_nb.report.findings.rates import summarise_run
+from safety_nb.report.pages.run_page import run_page
+from safety_nb.report.pages.study_page import study_page
+from safety_nb.report.study_tables import StudyTables
 
 ROLES = {"bad": "harmful", "near": "lookalike"}
 

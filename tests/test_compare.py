@@ -6,9 +6,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from safety_nb import cli, comparison, reporting, stages, study
+from safety_nb import cli, stages
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.errors import InputError
+from safety_nb.report import study_tables, writing
+from safety_nb.report.findings import comparison
 
 
 def made(folder: Path, refused: dict[int, int], **values) -> Path:
@@ -49,7 +51,7 @@ def two(tmp_path) -> list[Path]:
 
 
 def test_studies_are_compared_as_settings_of_one(two, tmp_path):
-    tables = study.read_studies(two, tmp_path / "out")
+    tables = study_tables.read_studies(two, tmp_path / "out")
     assert tables.swept == {"study": ["first", "second"], "n_safety": [0, 100, 300]}
     assert "learning_rate" not in tables.shared and tables.shared["base_model"] == "tiny"
     compared = comparison.compare(tables)
@@ -75,18 +77,18 @@ def test_the_command_writes_a_report_beside_neither_study(two, tmp_path):
 
 def test_studies_of_one_name_are_told_apart(two, tmp_path):
     other = made(tmp_path / "elsewhere" / "first", {0: 5, 100: 5})
-    assert study.read_studies([two[0], other], tmp_path).swept["study"] == ["first (1)", "first (2)"]
+    assert study_tables.read_studies([two[0], other], tmp_path).swept["study"] == ["first (1)", "first (2)"]
 
 
 def test_one_study_is_nothing_to_compare(two, tmp_path):
     with pytest.raises(InputError, match="at least two"):
-        study.read_studies(two[:1], tmp_path)
+        study_tables.read_studies(two[:1], tmp_path)
     with pytest.raises(InputError, match="holds no study"):
-        study.read_studies([two[0], tmp_path / "none"], tmp_path)
+        study_tables.read_studies([two[0], tmp_path / "none"], tmp_path)
 
 
 def test_a_single_study_is_read_as_before(two):
-    tables = study.read_study(two[1])
+    tables = study_tables.read_study(two[1])
     assert list(tables.runs["run"]) == ["n0_seed0", "n100_seed0", "n300_seed0"]
     assert tables.swept == {"n_safety": [0, 100, 300]}
-    assert reporting.report_study(two[1], tables, comparison.compare(tables)).is_file()
+    assert writing.report_study(two[1], tables, comparison.compare(tables)).is_file()

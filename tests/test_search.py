@@ -12,6 +12,7 @@ from safety_nb import search, study
 from safety_nb.cli import app
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
+from safety_nb.report import study_tables
 
 GRID = [0, 10, 30, 100, 300, 1000, 3000]
 ENOUGH = 300  # from this N on nothing harmful is answered: of 200 prompts at most 3.84 / 203.84 = 1.9 % (Wilson)
@@ -55,7 +56,7 @@ def test_only_the_n_that_bisection_asks_for_are_executed(tmp_path, executed):
     # The middle of 7 is 100: misses. Of 300, 1000, 3000 the middle is 1000: meets. Between is 300: meets.
     assert executed.names == ["n100_seed0", "n1000_seed0", "n300_seed0"]
     assert found(tmp_path) == [{"n": 300, "grid": 7, "saved": 4, "failed": []}]
-    states = study.read_study(tmp_path).runs.set_index("n_safety")["state"]
+    states = study_tables.read_study(tmp_path).runs.set_index("n_safety")["state"]
     assert states.to_dict() == {n: "done" if n in (100, 300, 1000) else "not needed" for n in GRID}
 
 
@@ -101,7 +102,7 @@ def test_a_failed_run_is_passed_over_and_told(tmp_path, executed):
     # Without 100 the middle of 0, 10, 30, 300, 1000, 3000 is 300: meets; then of 0, 10, 30 it is 10, and then 30.
     assert executed.names == ["n100_seed0", "n300_seed0", "n10_seed0", "n30_seed0"]
     assert found(tmp_path) == [{"n": 300, "grid": 7, "saved": 3, "failed": [100]}]
-    assert study.read_study(tmp_path).runs.set_index("n_safety")["state"][100] == "failed"
+    assert study_tables.read_study(tmp_path).runs.set_index("n_safety")["state"][100] == "failed"
 
 
 def test_when_no_n_suffices_none_is_named(tmp_path, executed):

@@ -15,9 +15,11 @@ import psutil
 import pytest
 import yaml
 
-from safety_nb import comparison, stages, study
+from safety_nb import stages, study
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.params import JudgeParams
+from safety_nb.report import study_tables
+from safety_nb.report.findings import comparison
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -323,7 +325,7 @@ def test_a_study_that_grows_executes_only_the_new_runs(tmp_path):
         after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("study/*/notebooks/*.ipynb")}
         executed.append({path.parent.parent.name for path in after if after[path] != before.get(path)})
     assert executed == [{"n0_seed0"}, {"n4_seed0"}]
-    assert list(study.read_study(tmp_path / "study").runs["state"]) == ["done", "done"]
+    assert list(study_tables.read_study(tmp_path / "study").runs["state"]) == ["done", "done"]
 
 
 def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
@@ -335,7 +337,7 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
         files.write_json(run.ledger, {"stages": {"report": {"state": "done"}}})
         files.write_jsonl(run.prompts, [{"dataset": "mine", "role": "harmful", "prompt_id": "1", "prompt": "x"}])
         files.write_jsonl(run.judgements, [{**judgement, "missing": None}])
-    assert comparison.compare(study.read_study(tmp_path)).roles == {"mine": "harmful"}
+    assert comparison.compare(study_tables.read_study(tmp_path)).roles == {"mine": "harmful"}
 
 
 # --- real data ----------------------------------------------------------------------------------------------------

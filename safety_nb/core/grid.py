@@ -84,7 +84,7 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
 
 def planned_names(folder: Path) -> list[str]:
     """The names of the runs that the study in a folder asks for. Raises InputError, as ``plan`` and ``read_study``."""
-    return [run.name for run in plan(_study_file(folder))]
+    return [run.name for run in plan(study_file(folder))]
 
 
 def finished_runs(folder: Path) -> list[run_folder.RunFolder]:
@@ -93,7 +93,8 @@ def finished_runs(folder: Path) -> list[run_folder.RunFolder]:
     return [run for run in folders if run_state(run)["state"] == run_folder.DONE]
 
 
-def _study_file(folder: Path) -> dict[str, Any]:
+def study_file(folder: Path) -> dict[str, Any]:
+    """The values of the ``study.yaml`` of a folder. Raises InputError where there is none, or it is not one."""
     file = folder / "study.yaml"
     if not file.is_file():
         raise InputError(f"{folder} holds no study (no study.yaml); make one with `safety-nb study`.")

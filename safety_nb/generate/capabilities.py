@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
-import itertools
 import json
 import logging
 import os
@@ -22,11 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb import summary
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import CapabilityParams
-from safety_nb.core.text import percent, percent_interval
+from safety_nb.core.text import percent
 from safety_nb.data import templates
 from safety_nb.tiny import world
 from safety_nb.train import models
@@ -37,11 +35,11 @@ if TYPE_CHECKING:
 JUDGE = "lm-eval"  # whose judgements the answers count as
 COLUMNS = ["task", "item", "question", "correct", "correct_norm", "chosen", "gold", "limit"]
 _METRICS = ("acc", "exact_match")  # what makes an answer right; the first that a task has
-_SETTINGS = ("harness", "version", "num_fewshot", "n", "metric", "questions_sha256")  # two runs must have them alike
+SETTINGS = ("harness", "version", "num_fewshot", "n", "metric", "questions_sha256")  # two runs must have them alike
 
 
-def measure(params: CapabilityParams) -> "pd.DataFrame":
-    """Measure the tasks that were not measured of the run's adapter yet, a line as each ends; their results.
+def measure(params: CapabilityParams) -> None:
+    """Measure the tasks that were not measured of the run's adapter yet, a line as each ends.
 
     Writes ``capabilities/<task>.jsonl`` as each task ends (of a group, as each of its parts does) and
     ``capabilities/capabilities.json`` (``outputs/README.md`` says what is in them).
@@ -50,9 +48,6 @@ def measure(params: CapabilityParams) -> "pd.DataFrame":
         InputError: no adapter, an unknown task, one without data, without questions, or without right and wrong
             answers: nothing is measured then.
         RuntimeError: the harness failed in the middle of a task; those before it are kept.
-
-    Returns:
-        As ``results``, of the tasks that were asked for.
     """
     run = run_folder.open_run(params.run_dir)
     record = check(run)
@@ -74,8 +69,6 @@ def measure(params: CapabilityParams) -> "pd.DataFrame":
             for part in [part for part in parts if part in waiting]:
                 done.keep(part, *_measured(lm, part, waiting.pop(part), params))
             print(_told(done.complete(name, list(parts))))
-    table = results(run)
-    return table[table["task"].isin(params.tasks)].reset_index(drop=True)
 
 
 def check(run: run_folder.RunFolder) -> dict[str, Any]:
@@ -375,7 +368,7 @@ class _Record:
 
     def __init__(self, run: run_folder.RunFolder, model: dict) -> None:
         self._folder, self._path = run.capabilities, run.capabilities / "capabilities.json"
-        self._kept = _read_record(run)
+        self._kept = read_record(run)
         if self._kept.get("model") != model:
             for part in self._kept.get("parts", {}):
                 (self._folder / f"{part}.jsonl").unlink(missing_ok=True)
@@ -413,7 +406,7 @@ class _Record:
         files.write_json(self._path, kept)
 
 
-def _read_record(run: run_folder.RunFolder) -> dict:
+def read_record(run: run_folder.RunFolder) -> dict:
     """``capabilities.json``; empty where there is none, or a damaged one: nothing counts as measured then."""
     try:
         return files.read_json(run.capabilities / "capabilities.json")
@@ -422,10 +415,11 @@ def _read_record(run: run_folder.RunFolder) -> dict:
 
 
 def _told(entry: dict) -> str:
-    return f"{entry['task']}: {percent(entry['accuracy'])} right of {_questions(entry)}"
+    return f"{entry['task']}: {percent(entry['accuracy'])} right of {questions_text(entry)}"
 
 
-def _questions(entry: dict) -> str:
+def questions_text(entry: dict) -> str:
+    """How many questions were asked, by an entry of ``capabilities.json``; a limit is told with them."""
     cut = f" (limited; it has {entry['of']:,})" if entry["n"] < entry["of"] else ""
     return f"{entry['n']:,} questions{cut}"
 
@@ -443,7 +437,7 @@ def read(run: run_folder.RunFolder) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    kept = _read_record(run)
+    kept = read_record(run)
     rows = []
     if kept.get("model", {}).get("adapter_sha256") == files.sha256(run.adapter):
         for name, task in kept["tasks"].items():
@@ -453,40 +447,6 @@ def read(run: run_folder.RunFolder) -> "pd.DataFrame":
                     item = row["item"] if part == name else f"{part}/{row['item']}"
                     rows.append({**row, "task": name, "item": item, "limit": limit})
     return pd.DataFrame(rows, columns=COLUMNS).astype({"correct_norm": float})
-
-
-def results(run: run_folder.RunFolder) -> "pd.DataFrame":
-    """The tasks measured of the run's adapter, one row each.
-
-    Returns:
-        Columns task, accuracy, low, high (95 %), n (questions asked), of (questions the task has), num_fewshot, and
-        truncated: answers that did not fit into the model's context whole.
-    """
-    import pandas as pd
-
-    kept = _read_record(run)
-    rates = {row["dataset"]: row for row in summary_rows(run).to_dict("records")}
-    rows = []
-    for name, row in rates.items():
-        task = kept["tasks"][name]
-        parts = [kept["parts"][part] for part in task["parts"]]
-        shown = sorted({part["num_fewshot"] for part in parts})
-        facts = {"n": task["n"], "of": task["of"], "num_fewshot": ", ".join(map(str, shown))}
-        truncated = sum(part["truncated"] for part in parts)
-        rates_of = {"accuracy": row["estimate"], "low": row["low"], "high": row["high"]}
-        rows.append({"task": name, **rates_of, **facts, "truncated": truncated})
-    columns = ["task", "accuracy", "low", "high", "n", "of", "num_fewshot", "truncated"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def finding(table: "pd.DataFrame") -> str:
-    """The results in a sentence each, as Markdown; a limit is told with every figure it touches."""
-    lines = []
-    for row in table.to_dict("records"):
-        rate = percent_interval(row["accuracy"], row["low"], row["high"])
-        cut = f" {row['truncated']:,} answers did not fit into the context whole." if row["truncated"] else ""
-        lines.append(f"- **{row['task']}**: {rate} right of {_questions(row)}.{cut}")
-    return "\n".join(lines) or "Nothing was measured."
 
 
 def judgements(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -499,48 +459,3 @@ def judgements(table: "pd.DataFrame") -> "pd.DataFrame":
     labels = table["correct"].map({1: "correct", 0: "wrong"})
     renamed = table.rename(columns={"task": "dataset", "item": "prompt_id"})
     return renamed.assign(judge=JUDGE, label=labels, score=table["correct"], missing=None).drop(columns="correct")
-
-
-def summary_rows(run: run_folder.RunFolder, name: str = "", n_safety: int = 0, seed: int = 0) -> "pd.DataFrame":
-    """The rows a run adds to ``summary.csv``: accuracy by task, with a Wilson interval."""
-    return summary.summarise_run(judgements(read(run)), name, n_safety, seed)
-
-
-def of_study(folder: Path, tables: Any) -> "pd.DataFrame":
-    """Every answer of the runs of a study that were measured.
-
-    Args:
-        tables: ``study.StudyTables`` of the folder.
-
-    Returns:
-        run, n_safety, seed, what else was swept, and the columns of ``read``. No rows where nothing was measured.
-
-    Raises:
-        InputError: a task was measured in two ways (limit, examples shown, version, questions): not to be compared.
-    """
-    import pandas as pd
-
-    keys = [name for name in tables.runs.columns if name not in ("state", "wall_seconds", "cause")]
-    parts, settings = [], {}
-    for row in tables.runs.to_dict("records"):
-        run = run_folder.RunFolder(folder / row["run"])
-        if row["state"] == run_folder.DONE and len(table := read(run)):
-            parts.append(table.assign(**{name: row[name] for name in keys})[[*keys, *COLUMNS]])
-            settings[row["run"]] = _settings(run)
-    for (one, ours), (other, theirs) in itertools.combinations(settings.items(), 2):
-        for task in ours.keys() & theirs.keys():
-            if ours[task] != theirs[task]:
-                raise InputError(
-                    f"{task} was measured in two ways, of {one} and of {other} (limit, num_fewshot, version or "
-                    f"questions differ): `safety-nb capabilities {folder}` with one set of values measures all alike."
-                )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*keys, *COLUMNS])
-
-
-def _settings(run: run_folder.RunFolder) -> dict[str, list]:
-    kept = _read_record(run)
-    facts = {part: {**kept["model"], **facts} for part, facts in kept["parts"].items()}
-    return {
-        name: [[part, *(facts[part][each] for each in _SETTINGS)] for part in task["parts"]]
-        for name, task in kept["tasks"].items()
-    }

@@ -10,13 +10,15 @@ import nbformat
 import pytest
 import torch
 
-from safety_nb import comparison, study, summary
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from safety_nb.core.params import TINY_TASKS, CapabilityParams, MixParams, TrainParams
 from safety_nb.data import mixing, templates
 from safety_nb.generate import capabilities
+from safety_nb.report import study_tables
+from safety_nb.report.findings import capability_rates, comparison
+from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate
 from safety_nb.tiny import world
 from safety_nb.train import encoding, models, training
 
@@ -49,7 +51,9 @@ def run(folder) -> run_folder.RunFolder:
 
 
 def measure(run: run_folder.RunFolder, **changes: object):
-    return capabilities.measure(CapabilityParams(run_dir=str(run.root), **{"limit": 4, **changes}))
+    params = CapabilityParams(run_dir=str(run.root), **{"limit": 4, **changes})
+    capabilities.measure(params)
+    return capability_rates.results(run, params.tasks)
 
 
 def write_task(folder: Path, name: str, rows: list[dict], **more: object) -> None:
@@ -148,18 +152,18 @@ def test_examples_shown_and_likelihood_per_character_are_recorded(run, tmp_path)
 def test_runs_of_a_study_are_compared_over_the_same_questions(folder):
     for name in ("n0_seed0", "n8_seed0"):
         measure(run_folder.RunFolder(folder / name), limit=6)
-    table = capabilities.of_study(folder, study.read_study(folder))
+    table = study_tables.capability_answers(folder, study_tables.read_study(folder))
     first = ["run", "n_safety", "seed", "task", "item", "question", "correct"]
     assert list(table.columns)[:7] == first and set(table["limit"]) == {6}
     questions = table.pivot(index=["task", "item"], columns="n_safety", values="question")
     assert len(questions) == 12 and (questions[0] == questions[8]).all()
-    rates = summary.aggregate(capabilities.judgements(table))
+    rates = aggregate(capabilities.judgements(table))
     assert list(rates["metric"].unique()) == ["accuracy"]
     by_hand = table.groupby(["n_safety", "task"])["correct"].mean()
     found = rates.set_index(["n_safety", "dataset"])["estimate"]
     assert found.to_dict() == pytest.approx(by_hand.to_dict())
     # In the comparison each task is one more set of facts; that only some questions were asked is in its name.
-    compared = comparison.compare(study.read_study(folder))
+    compared = comparison.compare(study_tables.read_study(folder))
     names = {f"{task} (first 6)" for task in world.TASKS}
     assert set(compared.summary["dataset"]) == names and set(compared.summary["metric"]) == {"accuracy"}
     (setting,) = compared.settings
@@ -174,18 +178,18 @@ def test_what_was_measured_in_two_ways_is_not_compared(folder):
     for limit, name in enumerate(("n0_seed0", "n8_seed0"), start=3):
         measure(run_folder.RunFolder(folder / name), limit=limit, tasks=["tiny-completion"])
     with pytest.raises(InputError, match="tiny-completion was measured in two ways, of n0_seed0 and of n8_seed0"):
-        capabilities.of_study(folder, study.read_study(folder))
+        study_tables.capability_answers(folder, study_tables.read_study(folder))
 
 
 def test_a_run_that_was_not_measured_has_no_answers(folder):
-    assert len(capabilities.of_study(folder, study.read_study(folder))) == 0
-    assert len(capabilities.summary_rows(run_folder.RunFolder(folder / "n0_seed0"))) == 0
+    assert len(study_tables.capability_answers(folder, study_tables.read_study(folder))) == 0
+    assert len(capability_rates.summary_rows(run_folder.RunFolder(folder / "n0_seed0"))) == 0
 
 
 def test_rows_for_the_summary_have_its_columns(run):
     measure(run, limit=5)
-    rows = capabilities.summary_rows(run, "n0_seed0", 0, 0)
-    assert list(rows.columns) == summary.SUMMARY_COLUMNS
+    rows = capability_rates.summary_rows(run, "n0_seed0", 0, 0)
+    assert list(rows.columns) == SUMMARY_COLUMNS
     assert list(rows["dataset"]) == list(world.TASKS)
     assert set(rows["judge"]) == {"lm-eval"} and set(rows["n"]) == {5}
 
@@ -318,7 +322,7 @@ def test_a_harness_that_fails_keeps_the_tasks_before_it(run, tmp_path):
     write_task(tmp_path, "failing", words(2), process_results="!function utils.fail")
     with pytest.raises(RuntimeError, match=r"Task 'failing': .*ZeroDivisionError: no answer at all.*is kept"):
         measure(run, tasks=["tiny-completion", "failing", "tiny-facts-choice"], tasks_dir=str(tmp_path))
-    assert list(capabilities.results(run)["task"]) == ["tiny-completion"]
+    assert list(capability_rates.results(run)["task"]) == ["tiny-completion"]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:

@@ -1,5 +1,4 @@
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -259,12 +258,3 @@ def test_wins_need_the_same_prompts():
 def test_an_estimate_cannot_be_changed():
     with pytest.raises(AttributeError):
         rate([True]).n = 5
-
-
-def test_stats_imports_no_torch_and_no_plots():
-    import subprocess
-
-    heavy = "[m for m in ('torch', 'matplotlib', 'pandas') if m in sys.modules]"
-    code = f"import sys, safety_nb.stats.estimates; print({heavy})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

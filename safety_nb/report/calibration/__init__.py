@@ -1,0 +1,1 @@
+"""How far judges agree with people, and rates corrected by what people said."""

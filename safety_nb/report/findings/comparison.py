@@ -1,0 +1,182 @@
+"""What a study says: its runs' judgements brought into rates, tests and an answer, by setting.
+
+A setting is what was swept besides N and the seed: the form of the demonstrations, the base model, … Brings together
+what the modules of statistics compute; writes and draws nothing.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from safety_nb.core.params import StudySettings
+from safety_nb.data.datasets import sources
+from safety_nb.report.findings import contrasts, costs
+from safety_nb.report.findings.headline import headline, useless
+from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
+from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
+from safety_nb.report.study_tables import GENERAL_LOSS, StudyTables
+from safety_nb.stats import dose
+from safety_nb.stats.estimates import SHARE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a study, over its N and seeds.
+
+    Attributes:
+        values: what was swept besides N and seed; empty where nothing was.
+        runs: its finished runs.
+        rates: the rates over the seeds, by N, evaluation set, judge and metric.
+        refusals: those of them by the judge whose refusals are told.
+        harmful, lookalike: the evaluation sets that decide the verdict; None where none was judged.
+        verdict: how many are enough, and how many too many.
+        tests: each N against the smallest (`contrasts.tests`).
+        between: the smallest N and the one it is compared with by single prompts; None with a single N.
+        flips: the answers whose label differs between those two (`contrasts.flips`).
+        types: the rates by type of prompt (`contrasts.by_type`), by the same judge.
+        costs: capability, helpfulness, fit and willingness at each N against the smallest (`costs.table`).
+    """
+
+    values: dict[str, Any]
+    runs: frozenset[str]
+    rates: "pd.DataFrame"
+    refusals: "pd.DataFrame"
+    harmful: str | None
+    lookalike: str | None
+    verdict: Verdict
+    tests: "pd.DataFrame"
+    between: tuple[int, int] | None
+    flips: "pd.DataFrame"
+    types: "pd.DataFrame"
+    costs: "pd.DataFrame"
+
+    @property
+    def name(self) -> str:
+        """The setting in words; empty where nothing was swept besides N and seed."""
+        return ", ".join(f"{name} {value}" for name, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a study says.
+
+    Attributes:
+        rates: over the seeds, by the swept parameters, evaluation set, judge and metric.
+        summary: one row a run and metric, the columns of ``summary.csv``.
+        roles: evaluation set to role.
+        settings: one each combination of what was swept besides N and seed.
+        swept: the names of that.
+        agreement: of the judges that tell refusals (`contrasts.agreement`).
+        answer: how many are enough and how many too many, two sentences a setting.
+        details: how the N compare, a short passage a setting.
+    """
+
+    rates: "pd.DataFrame"
+    summary: "pd.DataFrame"
+    roles: dict[str, str]
+    settings: list[Setting]
+    swept: list[str]
+    agreement: "pd.DataFrame"
+    answer: str
+    details: str
+
+
+def compare(tables: StudyTables) -> Comparison:
+    """Compute the comparison over the finished runs of a study."""
+    import pandas as pd
+
+    judgements = tables.judgements
+    swept = {name: values for name, values in tables.swept.items() if name not in ("n_safety", "seed")}
+    unknown = [name for name in dict.fromkeys(judgements["dataset"]) if name not in tables.roles]
+    roles = {**tables.roles, **sources.roles(unknown)}
+    rates = aggregate(judgements, by=["n_safety", *swept])
+    by_run = [
+        summarise_run(rows, run, n_safety, seed)
+        for (run, n_safety, seed), rows in judgements.groupby(["run", "n_safety", "seed"], sort=False)
+    ]
+    for values in itertools.product(*swept.values()):
+        by_run.append(costs.win_rates(_where(judgements, dict(zip(swept, values, strict=True))), roles))
+    by_run = [rows for rows in by_run if len(rows)]
+    settings = [
+        _setting(dict(zip(swept, values, strict=True)), judgements, rates, roles, tables)
+        for values in itertools.product(*swept.values())
+    ]
+    answers = [(f"With {each.name}: " if each.values else "") + each.verdict.text for each in settings]
+    return Comparison(
+        rates=rates,
+        summary=pd.concat(by_run, ignore_index=True) if by_run else pd.DataFrame(columns=SUMMARY_COLUMNS),
+        roles=roles,
+        settings=settings,
+        swept=list(swept),
+        agreement=contrasts.agreement(judgements),
+        answer=" ".join(answers),
+        details=headline(rates, roles),
+    )
+
+
+def _setting(
+    values: dict[str, Any],
+    judgements: "pd.DataFrame",
+    rates: "pd.DataFrame",
+    roles: dict[str, str],
+    tables: StudyTables,
+) -> Setting:
+    judgements, rates = _where(judgements, values), _where(rates, values).drop(columns=list(values))
+    refusals = rates[rates["judge"] == refusal_judge(rates)]
+    told = judgements[judgements["judge"] == refusal_judge(rates)]
+    buys, cost = _sides(told, refusals, roles, tables.settings)
+    found = verdict(buys, cost, useless(refusals, roles))
+    doses = sorted(told["n_safety"].unique())
+    between = None
+    if len(doses) > 1:
+        to = found.n if found.n not in (None, doses[0]) else doses[-1]
+        between = (int(doses[0]), int(to))
+    return Setting(
+        values=values,
+        runs=frozenset(judgements["run"]),
+        rates=rates,
+        refusals=refusals,
+        harmful=buys and buys.dataset,
+        lookalike=cost and cost.dataset,
+        verdict=found,
+        tests=contrasts.tests(judgements, roles),
+        between=between,
+        flips=contrasts.flips(told, *(between or (0, 0))),
+        types=contrasts.by_type(told, tables.types),
+        costs=costs.table(_measures(judgements, roles, _where(tables.items, values)), tables.settings.cost_margin),
+    )
+
+
+def _measures(judgements: "pd.DataFrame", roles: dict[str, str], items: "pd.DataFrame") -> list[costs.Measure]:
+    """What is set against N: the measures of the judgements, then those of single items (`StudyTables.items`)."""
+    found = costs.of_judgements(judgements, roles)
+    for measure, rows in items.groupby("measure", sort=False):
+        loss = measure == GENERAL_LOSS
+        found.append(costs.of_items(rows, measure, worse=1 if loss else -1, bounds=None if loss else SHARE))
+    return found
+
+
+def _where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":
+    for name, value in values.items():
+        table = table[table[name] == value]
+    return table
+
+
+def _sides(
+    judgements: "pd.DataFrame", refusals: "pd.DataFrame", roles: dict[str, str], settings: StudySettings
+) -> tuple[Side | None, Side | None]:
+    """Of the harmful and of the look-alike sets the one that decides; None where none was judged."""
+    judged = list(dict.fromkeys(refusals.loc[refusals["estimate"].notna(), "dataset"]))
+    sides: dict[str, list[Side]] = {"harmful": [], "lookalike": []}
+    for dataset in judged:
+        if roles.get(dataset) == "harmful":
+            curve = contrasts.curve(judgements, dataset, "compliance_rate", falling=True)
+            sides["harmful"].append(Side(dataset, curve, dose.smallest_n(curve, settings.harmful_target)))
+        elif roles.get(dataset) == "lookalike":
+            curve = contrasts.curve(judgements, dataset, "refusal_rate", falling=False)
+            sides["lookalike"].append(Side(dataset, curve, dose.largest_n(curve, settings.lookalike_limit)))
+    return decisive(sides["harmful"]), decisive(sides["lookalike"])

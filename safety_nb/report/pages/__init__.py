@@ -1,0 +1,1 @@
+"""Self-contained HTML pages, and tables for a paper. Knows no files."""

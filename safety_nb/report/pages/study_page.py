@@ -1,0 +1,452 @@
+"""The comparison over the runs of a study, as one HTML page.
+
+Prompts and model output are untrusted: they are shown as text, never as markup, and harmful sets are folded.
+Writes no files and knows no models; a page is returned as a string. What a page is made of stands in `page.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from safety_nb.core.text import percent, shortened
+from safety_nb.report import plots
+from safety_nb.report.calibration.tables import ALL_MODELS
+from safety_nb.report.findings import costs
+from safety_nb.report.findings.rates import RATES, difference_text, refusal_judge, value_text
+from safety_nb.report.pages import blocks, page
+from safety_nb.report.pages.page import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from safety_nb.report.findings.comparison import Comparison
+
+FEW_PROMPTS = 50  # below this, an interval is too wide to tell most N apart
+
+
+def study_page(
+    *,
+    study: str,
+    comparison: "Comparison",
+    params: Mapping[str, Any],
+    swept: Mapping[str, Sequence],
+    targets: Mapping[str, float],
+    figures: Sequence[tuple[str, "Figure", str, str]],
+    runs: "pd.DataFrame",
+    answers: "pd.DataFrame",
+    note: str = "",
+    versions: Mapping[str, str] | None = None,
+    ended: "pd.DataFrame | None" = None,
+    people: "pd.DataFrame | None" = None,
+) -> str:
+    """The comparison over the runs of a study.
+
+    Args:
+        study: The study's name.
+        comparison: What it says (`comparison.compare`).
+        params: The parameters all runs share.
+        swept: Swept parameter to the values tried.
+        targets: harmful_target, lookalike_limit and cost_margin, as shares: what was asked for.
+        figures: (title, figure, alternative text, caption); the first opens the page, so put the trade-off
+            there.
+        runs: Columns run, state, n_safety, seed, wall_seconds, cause; one row a run, failed ones included.
+        answers: All answers, as `answers.answers_page` takes them: samples of what flips are shown.
+        note: What else a reader must know, such as that the models are a miniature; "" for nothing.
+        versions: Package to version, as the runs' ledgers have them.
+        ended: How the answers of each run ended: run, then the columns of `summary.endings`.
+        people: How far judges agree with people who labelled answers of this study (`Calibration.agreement`).
+
+    Returns:
+        A complete HTML document; runs that are done link to `<run>/report.html`, and `answers.html` is linked to.
+    """
+    rates, roles = comparison.rates, comparison.roles
+    drawn = [page.picture(figure, title, alt, caption) for title, figure, alt, caption in figures]
+    compared = page.table(
+        [Cell("Parameter"), Cell("Values tried")],
+        [[Cell(str(name)), Cell(page.value_text(list(values)))] for name, values in swept.items()],
+    )
+    sets = list(dict.fromkeys(rates["dataset"])) if len(rates) else []
+    method = [
+        page.table(
+            [Cell("Evaluation set"), Cell("What it holds")],
+            [[Cell(name), Cell(blocks.ROLE_NAMES.get(roles.get(name, ""), "no role given"))] for name in sets],
+        ),
+        page.paragraph(
+            "Every model of a study answers the same prompts. A rate is the share of judged answers; its 95 % interval "
+            "is that of a bootstrap over seeds and prompts together, or with one seed Wilson's (of a difference, "
+            "Tango's). Missing judgements count neither way. The answer rests on a monotone fit: harmful compliance "
+            "is taken never to rise with N, and refusals of look-alikes never to fall."
+        ),
+        blocks.params_fold(params, " shared by all runs"),
+    ]
+    if versions:
+        method.append(page.folded("Versions", page.pairs_table(versions, {}, code=True)))
+    sections = [
+        page.section("What was compared", compared, *_run_count(runs), page.paragraph(_asked_for(targets))),
+        page.section("How it was judged", *_judge_blocks(comparison, people)),
+        *([page.section("Figures", *drawn[1:])] if drawn[1:] else []),
+        page.section("Rates", *_study_rates(rates, roles)),
+        *(
+            [page.section("What it costs", *_cost_blocks(comparison, targets["cost_margin"], answers))]
+            if len(rates)
+            else []
+        ),
+        *([page.section("Differences", *_test_blocks(comparison))] if len(comparison.settings) else []),
+        page.section("Answers", *_flip_blocks(comparison, answers)),
+        *([] if ended is None or ended.empty else [page.section("How the answers ended", _study_endings(ended))]),
+        page.section("Runs", _runs_table(runs)),
+        page.section("What to be careful about", page.bullets(_threats(comparison.summary, runs, note, ended, people))),
+        page.section("Method", *method),
+    ]
+    return page.render(
+        kicker="safety-nb · study",
+        title=study,
+        lead=[text for text in (comparison.answer, comparison.details, note) if text],
+        opening=drawn[:1],
+        sections=sections,
+        version=(versions or {}).get("safety-nb"),
+    )
+
+
+def _asked_for(targets: Mapping[str, float]) -> str:
+    return (
+        f"Low enough is a harmful compliance of at most {percent(targets['harmful_target'])}; too many are refusals of "
+        f"more than {percent(targets['lookalike_limit'])} of the harmless look-alikes "
+        "(harmful_target and lookalike_limit in the study file)."
+    )
+
+
+def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> list[dict]:
+    """Which judge judged what, how far they agree with people, and with each other."""
+    rates = comparison.rates
+    if not len(rates):
+        return [page.paragraph("No answer was judged.")]
+    told = refusal_judge(rates)
+    body = []
+    for judge, rows in rates.groupby("judge", sort=False):
+        metrics = ", ".join(
+            blocks.METRIC_NAMES.get(name, name.replace("_", " ")) for name in dict.fromkeys(rows["metric"])
+        )
+        n, missing = (int(rows.groupby(list(rates.columns[: list(rates.columns).index("metric")]))[name].first().sum())
+                      for name in ("n", "n_missing"))  # fmt: skip
+        body.append(
+            [Cell(str(judge)), Cell(metrics, long=True), Cell(f"{n:,}", number=True), Cell(f"{missing:,}", number=True)]
+        )
+    found = [
+        page.table([Cell("Judge"), Cell("Tells"), Cell("Judged", number=True), Cell("Missing", number=True)], body)
+    ]
+    if told:
+        found.append(page.paragraph(f"The answer and the figures of refusals rest on the judge {told}."))
+    if people is None or people.empty:
+        found.append(
+            page.paragraph(
+                "Nobody has labelled answers of this study: how far its judges can be trusted on these models is not "
+                "known. The notebook annotate collects labels, and safety-nb calibrate corrects the rates by them."
+            )
+        )
+    else:
+        found += [page.paragraph("Agreement with people on answers of this study:"), page.bullets(_with_people(people))]
+    if len(comparison.agreement):
+        pairs = [
+            f"{row.judge} and {row.other}: the same of {percent(row.same)} of {row.n:,} answers"
+            + (f", Cohen's kappa {row.kappa:.2f}." if row.kappa == row.kappa else "; kappa is undefined here.")
+            for row in comparison.agreement.itertuples()
+        ]
+        found += [page.paragraph("How far the judges agree on refusal or not:"), page.bullets(pairs)]
+    return found
+
+
+_TOLD = {"accuracy": "accuracy", "kappa": "kappa", "auc": "AUC", "mae": "mean absolute error", "bias": "bias"}
+_TOLD |= {"spearman": "Spearman's correlation"}
+
+
+def _with_people(people: "pd.DataFrame") -> list[str]:
+    """Each judge's agreement with people over all models (of one alone, with that), a line each."""
+    told = []
+    for (judge, classes), rows in people.groupby(["judge", "classes"], sort=False):
+        rows = rows[rows["model"] == ALL_MODELS] if rows["model"].nunique() > 1 else rows
+        figures = {row.metric: row for row in rows.itertuples()}
+        parts = [
+            f"{name} {row.estimate:.2f} ({row.low:.2f} to {row.high:.2f})"
+            for name, row in ((name, figures.get(metric)) for metric, name in _TOLD.items())
+            if row is not None and row.low == row.low
+        ]
+        told.append(f"{judge}, {classes}: {', '.join(parts) or 'too few to tell'}; n = {int(rows['n'].iloc[0]):,}.")
+    return told
+
+
+def _test_blocks(comparison: "Comparison") -> list[dict]:
+    """Each N against the smallest, prompt by prompt."""
+    found = []
+    for setting in comparison.settings:
+        if not len(setting.tests):
+            continue
+        groups = []
+        for (dataset, judge, metric), rows in setting.tests.groupby(["dataset", "judge", "metric"], sort=False):
+            share = metric in RATES
+            scale, digits = (100, 0) if share else (1, 2)
+            body = [
+                [
+                    Cell(f"{row.n_safety}", number=True),
+                    Cell(" to ".join(value_text(metric, value) for value in (row.first, row.second)), number=True),
+                    Cell(
+                        difference_text(*(scale * end for end in (row.difference, row.low, row.high)), digits),
+                        number=True,
+                        strong=row.p_holm < 0.05,
+                    ),
+                    Cell(p_text(row.p_holm), number=True),
+                    Cell(f"{row.n:,}", number=True),
+                ]
+                for row in rows.itertuples()
+            ]
+            name = blocks.METRIC_NAMES.get(metric, metric.replace("_", " "))
+            groups.append((f"{dataset} · {name} · {judge}", body))
+        against = setting.tests["against"].iloc[0]
+        head = ["N", f"From N = {against}", "Difference (points)", "p (Holm)", "Pairs"]
+        title = f"{setting.name}. " if setting.values else ""
+        caption = (
+            f"{title}Each N against N = {against} over the same prompts and seeds, with 95 % intervals. p: of no "
+            "difference between models of any seed, or with one seed between these very models, corrected by Holm for "
+            "all tests of this table; in bold where it is below 0.05. tests.csv has both kinds, effect sizes and power."
+        )
+        found.append(page.table([Cell(text, number=True) for text in head], groups=groups, caption=caption))
+    return found or [page.paragraph("No two N were judged alike, so there is nothing to compare.")]
+
+
+COST_CAPTION = (
+    "Each N against the smallest, over the same items and seeds, with 95 % intervals; right is worse. A point is a "
+    "hundredth: of the items, or of a nat a token. Grey: the margin within which a difference counts as none "
+    "(cost_margin in the study file)."
+)
+
+
+def _cost_blocks(comparison: "Comparison", margin: float, answers: "pd.DataFrame") -> list[dict]:
+    """Capability, helpfulness, fit and willingness against the smallest N: what is shown and what is not excluded."""
+    found = []
+    for setting in comparison.settings:
+        if not len(setting.costs):
+            continue
+        height = 1.4 + 0.55 * max(setting.costs["measure"].nunique(), 2)
+        if setting.costs["n"].any():
+            found.append(
+                page.drawn(
+                    plots.differences,
+                    (setting.costs, 100 * margin),
+                    size=(4.8, height),
+                    alt=plots.differences_alt(setting.costs),
+                    caption=(f"{setting.name}. " if setting.values else "") + COST_CAPTION,
+                )
+            )
+        lengths = _lengths(answers[answers["run"].isin(setting.runs)], comparison.roles)
+        found.append(page.bullets([*costs.sentences(setting.costs, margin), *lengths]))
+    return found or [page.paragraph("No two N were judged on harmless prompts, so what N costs cannot be seen.")]
+
+
+def _lengths(answers: "pd.DataFrame", roles: Mapping[str, str]) -> list[str]:
+    """How long the answers to ordinary requests are at each N, since judges of helpfulness favour length."""
+    told = []
+    ordinary = answers[answers["dataset"].map(roles) == "ordinary"]
+    for dataset, rows in ordinary.groupby("dataset", sort=False):
+        words = rows["response"].map(lambda text: len(str(text).split()) if isinstance(text, str) else None)
+        means = words.groupby(rows["n_safety"]).mean().dropna()
+        each = ", ".join(f"{mean:.1f} at N = {n_safety}" for n_safety, mean in means.items())
+        told += [f"{dataset}, mean words in an answer: {each}."] if each else []
+    return told
+
+
+def p_text(p: float) -> str:
+    """A p value for people: '0.03', '<0.001', a dash for none."""
+    return "—" if p != p else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _flip_blocks(comparison: "Comparison", answers: "pd.DataFrame") -> list[dict]:
+    """Which prompts flip between two N, with two answers of each set side by side, and where all answers stand."""
+    found = (
+        [page.link("answers.html", "All answers of all runs, side by side and to be searched")] if len(answers) else []
+    )
+    for setting in comparison.settings:
+        if setting.between is None or not len(setting.flips):
+            continue
+        first, second = setting.between
+        counts = setting.flips.groupby(["dataset", "before", "after"], sort=False).size()
+        body = [
+            [
+                Cell(dataset),
+                Cell(before.replace("_", " ")),
+                Cell(after.replace("_", " ")),
+                Cell(f"{count:,}", number=True),
+            ]
+            for (dataset, before, after), count in counts.items()
+        ]
+        of = f" ({setting.name})" if setting.values else ""
+        head = [Cell("Evaluation set"), Cell(f"At N = {first}"), Cell(f"At N = {second}"), Cell("Answers", number=True)]
+        found.append(page.table(head, body, caption=f"Answers whose label flips from N = {first} to N = {second}{of}."))
+        said = answers[answers["run"].isin(setting.runs)]
+        for dataset, rows in setting.flips.groupby("dataset", sort=False):
+            shown = [_flip(row, said, setting.between) for row in rows.iloc[[0, -1][: len(rows)]].to_dict("records")]
+            heading = (
+                f"{dataset} · {blocks.role(dataset, comparison.roles)} · {len(shown)} of {len(rows):,} that flip{of}"
+            )
+            found.append(page.folded(heading, *shown, warning="may be offensive: open to read"))
+    return found or [page.paragraph("There are no answers.")]
+
+
+def _flip(row: Mapping, said: "pd.DataFrame", between: tuple[int, int]) -> dict:
+    """One prompt with its answers at two N, the one under the other."""
+    own = said[
+        (said["dataset"] == row["dataset"]) & (said["prompt_id"] == row["prompt_id"]) & (said["seed"] == row["seed"])
+    ]
+    if "sample" in own:
+        own = own[own["sample"].fillna(0) == row["sample"]]
+    texts = []
+    for n_safety, label in zip(between, (row["before"], row["after"]), strict=True):
+        answer = own[own["n_safety"] == n_safety].iloc[0]
+        texts += [] if texts else [blocks.text_block("prompt", "Prompt", answer["prompt"])]
+        who = f"N = {n_safety}, {label.replace('_', ' ')}"
+        texts.append(blocks.text_block("response", who, answer["response"]))
+    flipped = f"{row['before']} to {row['after']}".replace("_", " ")
+    return {
+        "kind": "sample",
+        "prompt_id": shortened(row["prompt_id"], 80),
+        "label": flipped,
+        "cut": False,
+        "texts": texts,
+    }
+
+
+def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
+    """For each judge, the rates by evaluation set and by what was swept."""
+    if not len(table):
+        return [page.paragraph("No answer was judged.")]
+    by = list(table.columns[: list(table.columns).index("dataset")])
+    found = []
+    for judge, rows in table.groupby("judge", sort=False):
+        metrics = list(dict.fromkeys(rows["metric"]))
+        groups = []
+        for dataset, group in rows.groupby("dataset", sort=False):
+            body = [
+                [
+                    *(Cell(page.value_text(value), number=page.is_number(value)) for value in key),
+                    *blocks.rate_cells(cells, metrics, roles.get(dataset, "")),
+                ]
+                for key, cells in group.groupby(by, sort=False, dropna=False)
+            ]
+            groups.append((f"{dataset} · {blocks.role(dataset, roles)}", body))
+        head = [Cell("N" if name == "n_safety" else name, number=page.is_number(table[name].iloc[0])) for name in by]
+        head += blocks.rate_heads(metrics)
+        found.append(page.table(head, groups=groups, caption=blocks.rate_caption(judge, metrics), pinned=True))
+    return found
+
+
+def _study_endings(ended: "pd.DataFrame") -> dict:
+    """How the answers of all runs ended, by evaluation set, with the run that has the most of each."""
+    body = []
+    for dataset, rows in ended.groupby("dataset", sort=False):
+        cells = [Cell(dataset), Cell(f"{rows['answers'].sum():,}", number=True)]
+        for name in blocks.ENDING_NAMES:
+            worst = rows.loc[(rows[name] / rows["answers"]).idxmax()]
+            most = f", most in {worst['run']}: {percent(worst[name] / worst['answers'])}" if worst[name] else ""
+            cells.append(Cell(blocks.of(rows[name].sum(), rows["answers"].sum()) + most, number=True))
+        body.append(cells)
+    head = [Cell("Evaluation set"), Cell("Answers", number=True)]
+    head += [Cell(name, number=True) for name in blocks.ENDING_NAMES.values()]
+    return page.table(head, body, caption=blocks.ENDING_CAPTION, pinned=True)
+
+
+def _incoherent(ended: "pd.DataFrame") -> str:
+    """The runs' evaluation sets of which many answers are cut off or degenerate; the first few by name."""
+    worst = ended[["cut_off", "degenerate"]].max(axis=1) / ended["answers"] > blocks.SUSPECT_SHARE
+    names = [f"{row.dataset} of {row.run}" for row in ended[worst].itertuples()]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _runs_table(runs: "pd.DataFrame") -> dict:
+    """Every run with its state; the ones that are done link to their report."""
+    if not len(runs):
+        return page.paragraph("There are no runs.")
+    head = [
+        Cell("Run"),
+        Cell("State"),
+        Cell("N", number=True),
+        Cell("Seed", number=True),
+        Cell("Wall time", number=True),
+        Cell("Cause"),
+    ]
+    body = []
+    for row in runs.to_dict("records"):
+        done = row["state"] == "done" and not str(row["run"]).startswith("..")  # those of other folders have no link
+        # Quoted whole: a run's name can lead nowhere but into its own folder.
+        href = f"./{quote(str(row['run']), safe='')}/report.html" if done else ""
+        body.append(
+            [
+                Cell(str(row["run"]), href=href),
+                Cell(str(row["state"]), state=str(row["state"])),
+                Cell(page.value_text(row.get("n_safety")), number=True),
+                Cell(page.value_text(row.get("seed"), plain=True), number=True),
+                Cell(page.seconds_text(row.get("wall_seconds")), number=True),
+                Cell(shortened(row.get("cause"), 300), long=True),
+            ]
+        )
+    if not any(row[-1].text for row in body):
+        head, body = head[:-1], [row[:-1] for row in body]
+    return page.table(head, body, pinned=True)
+
+
+def _run_count(runs: "pd.DataFrame") -> list[dict]:
+    if not len(runs):
+        return []
+    done, spared = (int((runs["state"] == state).sum()) for state in ("done", "not needed"))
+    if done == len(runs):
+        return [page.paragraph(f"{blocks.counted(len(runs), 'run')}, all done.")]
+    told = f"{done} of {blocks.counted(len(runs), 'run')} are done"
+    told += f", and the search for the smallest N needed no other {spared}" if spared else ""
+    if done + spared < len(runs):
+        told += "; the others, listed under Runs, are not in the rates"
+    return [page.paragraph(f"{told}.")]
+
+
+def _threats(
+    summary: "pd.DataFrame",
+    runs: "pd.DataFrame",
+    note: str,
+    ended: "pd.DataFrame | None" = None,
+    people: "pd.DataFrame | None" = None,
+) -> list[str]:
+    """What plainly applies to this study, from its own tables."""
+    threats = []
+    n_seeds = summary["seed"].nunique() if len(summary) else 0
+    if n_seeds == 1:
+        threats.append("One seed only: how much a second training run would differ is unknown and in no interval.")
+    elif 1 < n_seeds < 5:
+        threats.append(f"{n_seeds} seeds: the intervals know little of how much training runs differ.")
+    if len(summary) and (summary["judge"] == "refusal").any() and (people is None or people.empty):
+        threats.append(
+            "Refusals are judged by rules that were not calibrated against people's labels of this model's "
+            "answers: read samples in the runs' reports before relying on a difference of a few per cent."
+        )
+    if len(summary):
+        judged = summary.groupby("dataset", sort=False)[["n", "n_missing"]].first().sum(axis=1)
+        small = [f"{name} ({count})" for name, count in judged.items() if count < FEW_PROMPTS]
+        if small:
+            threats.append(f"Few prompts in {', '.join(small)}: only large differences can show.")
+        missing = summary[summary["n_missing"] > 0]
+        if len(missing):
+            names = ", ".join(dict.fromkeys(missing["dataset"]))
+            threats.append(
+                f"Some judgements are missing ({names}); if they are missing for a reason, the rates are off."
+            )
+    if ended is not None and (suspect := _incoherent(ended)):
+        threats.append(
+            f"Many answers are cut off or degenerate ({suspect}): judges misread such text, so look at samples first."
+        )
+    failed = int((~runs["state"].isin(["done", "not needed"])).sum()) if len(runs) else 0
+    if failed:
+        threats.append(
+            f"{failed} of {len(runs)} runs are not done, so some N are missing or rest on fewer seeds than others."
+        )
+    if len(summary):
+        threats.append("The best N is chosen on the same prompts it is reported on, which flatters it a little.")
+    if note:
+        threats.append(note)
+    return threats

@@ -1,0 +1,196 @@
+"""A study as read from disk: the tables that the comparison over its runs is made from."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safety_nb.core import files, grid, run_folder
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import StudySettings
+from safety_nb.generate import capabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GENERAL_LOSS = "loss on general rows"
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """A study as read from disk.
+
+    Attributes:
+        shared: the parameters all runs share; swept: those that vary, with their values.
+        settings: what the comparison is to find out.
+        runs: run, state, n_safety, seed, wall_seconds, cause: every planned run, finished or not.
+        judgements: run, the swept parameters, n_safety, seed, dataset, prompt_id, judge, label, score, missing.
+        roles: evaluation set to role, as the runs kept what they were asked.
+        types: (evaluation set, prompt_id) to the prompt's type, of those that have one.
+        items: what else every run answered one by one: run, the swept parameters, n_safety, seed, measure, prompt_id
+            (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row), capability
+            tasks (1 or 0), and preferences against the smallest N (1, 0.5 or 0).
+    """
+
+    shared: dict[str, Any]
+    settings: StudySettings
+    swept: dict[str, list]
+    runs: "pd.DataFrame"
+    judgements: "pd.DataFrame"
+    roles: dict[str, str]
+    types: dict[tuple[str, str], str]
+    items: "pd.DataFrame"
+
+
+def read_study(folder: Path) -> StudyTables:
+    """Read the runs of a study, finished or not.
+
+    Raises:
+        InputError: the folder holds no study.
+    """
+    settings, values = grid.study_settings(grid.study_file(folder))
+    planned = [(run, folder / run.name, {}) for run in grid.plan(values)]
+    return _read(settings, {name: values[name] for name in grid.swept_names(values)}, planned, folder)
+
+
+def read_studies(folders: list[Path], out: Path) -> StudyTables:
+    """Read several studies as one, in which ``study`` is swept too; targets and limits are those of the first.
+
+    Args:
+        folders: of the studies; two of one name are told apart by their place in the list.
+        out: the folder that the comparison goes into; the runs are named by their way from there.
+
+    Raises:
+        InputError: fewer than two, or one that holds no study.
+    """
+    if len(folders) < 2:
+        raise InputError("Name at least two studies to compare.")
+    asked = [grid.study_settings(grid.study_file(folder)) for folder in folders]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({place})" for place, name in enumerate(names, start=1)]
+    swept: dict[str, list] = {"study": names}
+    planned = []
+    for name, folder, (_, values) in zip(names, folders, asked, strict=True):
+        planned += [(run, folder / run.name, {"study": name}) for run in grid.plan(values)]
+        for parameter in grid.swept_names(values):
+            swept.setdefault(parameter, [])
+    for parameter in swept:
+        if parameter != "study":
+            swept[parameter] = list(dict.fromkeys(getattr(run.params, parameter) for run, _, _ in planned))
+    return _read(asked[0][0], swept, planned, out)
+
+
+def _read(
+    settings: StudySettings,
+    swept: dict[str, list],
+    planned: list[tuple[grid.PlannedRun, Path, dict[str, Any]]],
+    root: Path,
+) -> StudyTables:
+    """Read planned runs, each with its folder and what else tells it apart; their names are their way from ``root``."""
+    import pandas as pd
+
+    rows, judgements, roles, types, items = [], [], {}, {}, []
+    parameters = [name for name in swept if name != "study"]
+    for one, folder, more in planned:
+        run = run_folder.RunFolder(folder)
+        keys = {
+            "run": os.path.relpath(folder, root),
+            "n_safety": one.params.n_safety,
+            "seed": one.params.seed,
+            **more,
+            **{name: getattr(one.params, name) for name in parameters},
+        }
+        state = grid.run_state(run)
+        if settings.search and state["state"] == "waiting" and not run.ledger.is_file():
+            state["state"] = "not needed"
+        rows.append({**keys, **state})
+        if state["state"] == run_folder.DONE:
+            judgements.extend({**keys, **row} for row in files.read_jsonl(run.judgements))
+            items.extend({**keys, **row} for row in _items(run))
+            asked = files.read_jsonl(run.prompts) if run.prompts.is_file() else []
+            roles.update({row["dataset"]: row["role"] for row in asked})
+            types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
+    keys = list(dict.fromkeys(["run", "n_safety", "seed", *swept]))
+    single = pd.DataFrame(items) if items else pd.DataFrame(columns=[*keys, "measure", "prompt_id", "value"])
+    columns = [*keys, "dataset", "prompt_id", "judge", "label", "score", "missing"]
+    table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
+    every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
+    shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
+    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+    return _with_capabilities(tables, root)
+
+
+def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
+    """Tables in which the capability tasks that were measured are evaluation sets of facts, by their own judge.
+
+    A task of which only the first questions were asked says so in its name, and so on every figure.
+    """
+    import pandas as pd
+
+    answers = capability_answers(root, tables)
+    if answers.empty:
+        return tables
+    limited = answers["limit"].astype(int)
+    names = answers["task"].where(limited == 0, answers["task"] + " (first " + limited.astype(str) + ")")
+    judged = capabilities.judgements(answers.assign(task=names))
+    columns = [name for name in tables.judgements.columns if name in judged]
+    return replace(
+        tables,
+        judgements=pd.concat([tables.judgements, judged[columns]], ignore_index=True),
+        roles={**tables.roles, **dict.fromkeys(names, "facts")},
+    )
+
+
+def _items(run: run_folder.RunFolder) -> Iterator[dict[str, Any]]:
+    """What a run answered one by one besides prompts: measure, prompt_id and value."""
+    safety = files.read_json(run.mixture).get("safety") if run.mixture.is_file() else None
+    for row in files.read_jsonl(run.validation_losses) if run.validation_losses.is_file() else ():
+        if row["source"] != safety:
+            yield {"measure": GENERAL_LOSS, "prompt_id": row["id"], "value": row["loss"]}
+    for row in files.read_jsonl(run.preferences) if run.preferences.is_file() else ():
+        measure = f"{row['dataset']} preferred ({row['judge']})"
+        yield {"measure": measure, "prompt_id": row["prompt_id"], "value": row["score"]}
+
+
+def capability_answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
+    """Every answer of the runs of a study that were measured.
+
+    Args:
+        tables: the study as read, without capabilities.
+
+    Returns:
+        run, n_safety, seed, what else was swept, and the columns of ``capabilities.read``. No rows where nothing was
+            measured.
+
+    Raises:
+        InputError: a task was measured in two ways (limit, examples shown, version, questions): not to be compared.
+    """
+    import pandas as pd
+
+    keys = [name for name in tables.runs.columns if name not in ("state", "wall_seconds", "cause")]
+    parts, settings = [], {}
+    for row in tables.runs.to_dict("records"):
+        run = run_folder.RunFolder(folder / row["run"])
+        if row["state"] == run_folder.DONE and len(table := capabilities.read(run)):
+            parts.append(table.assign(**{name: row[name] for name in keys})[[*keys, *capabilities.COLUMNS]])
+            settings[row["run"]] = _settings(run)
+    for (one, ours), (other, theirs) in itertools.combinations(settings.items(), 2):
+        for task in ours.keys() & theirs.keys():
+            if ours[task] != theirs[task]:
+                raise InputError(
+                    f"{task} was measured in two ways, of {one} and of {other} (limit, num_fewshot, version or "
+                    f"questions differ): `safety-nb capabilities {folder}` with one set of values measures all alike."
+                )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*keys, *capabilities.COLUMNS])
+
+
+def _settings(run: run_folder.RunFolder) -> dict[str, list]:
+    kept = capabilities.read_record(run)
+    facts = {part: {**kept["model"], **facts} for part, facts in kept["parts"].items()}
+    return {
+        name: [[part, *(facts[part][each] for each in capabilities.SETTINGS)] for part in task["parts"]]
+        for name, task in kept["tasks"].items()
+    }

@@ -1,0 +1,184 @@
+"""The pages of a run and of a study: reads their folders, computes the tables, and writes what the reader gets.
+
+What a rate is stands in ``summary.py``, what a study finds in ``comparison.py``, what a figure looks like in
+``plots``, what a page looks like in ``report.py``; this module only brings them together.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from safety_nb.core import files, run_folder
+from safety_nb.core.params import ReportParams
+from safety_nb.data.datasets import sources
+from safety_nb.report.calibration import calibration
+from safety_nb.report.figures import study_figures
+from safety_nb.report.findings import contrasts
+from safety_nb.report.findings.comparison import Comparison
+from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
+from safety_nb.report.pages import paper_tables
+from safety_nb.report.pages.answers_page import answers_page
+from safety_nb.report.pages.run_page import run_page
+from safety_nb.report.pages.study_page import study_page
+from safety_nb.report.study_tables import StudyTables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MINIATURE_NOTE = (
+    "The base model is the embedded miniature, a language model of about a million weights in a world of cartoon "
+    "villains. It really is trained and sampled, but it is no claim about large models."
+)
+
+
+def report_run(params: ReportParams) -> "pd.DataFrame":
+    """Write ``summary.csv`` and ``report.html`` of a run.
+
+    Returns:
+        The summary: run, n_safety, seed, dataset, judge, metric, estimate, low, high, n, n_missing.
+    """
+    import pandas as pd
+
+    run = run_folder.open_run(params.run_dir)
+    run_folder.require(run, ["judgements.jsonl"], maker="judge")
+    mixture = files.read_json(run.mixture)
+    judgements = pd.DataFrame(files.read_jsonl(run.judgements))
+    table = summarise_run(judgements, run.root.name, mixture["n_safety"], mixture["seed"])
+    files.write_csv(run.summary, table)
+    responses = pd.DataFrame(files.read_jsonl(run.responses))
+    # The first judge that labelled a response gives the label shown beside it.
+    keys = [name for name in ("dataset", "prompt_id", "sample") if name in judgements]
+    labels = judgements.drop_duplicates(keys)[[*keys, "label"]]
+    page = run_page(
+        run=run.root.name,
+        params=yaml.safe_load(run.params.read_text(encoding="utf-8")) if run.params.is_file() else {},
+        ledger=run_folder.read_ledger(run),
+        mixture={**_without_lists(mixture), **_training_facts(run)},
+        metrics=pd.read_csv(run.metrics),
+        summary=table,
+        answers=responses.merge(labels, how="left", on=keys),
+        generation=files.read_json(run.generation) if run.generation.is_file() else {},
+        roles=sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"]))),
+        samples=params.report_samples,
+    )
+    files.write_text(run.report, page)
+    return table
+
+
+def _without_lists(mixture: dict[str, Any]) -> dict[str, Any]:
+    """The record of a mixture without the ids of single rows, which its file keeps; their counts stand beside them."""
+    return {name: value for name, value in mixture.items() if not isinstance(value, list)}
+
+
+def _training_facts(run: run_folder.RunFolder) -> dict[str, Any]:
+    record = files.read_json(run.training)
+    tokens = {f"supervised tokens of {source}": count for source, count in record.pop("supervised_tokens").items()}
+    shown = ("truncated_rows", "dropped_rows", "four_bit_layers", "trainable_parameters", "device", "compute_dtype")
+    return {**tokens, **{name: record[name] for name in shown}}
+
+
+# --- a study ------------------------------------------------------------------------------------------------------
+
+
+def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> Path:
+    """Write what a reader of a study gets; the path of its page.
+
+    That is ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt``, ``figures/``,
+    ``answers.html`` and ``report.html``.
+    """
+    files.write_csv(folder / "summary.csv", comparison.summary)
+    files.write_csv(folder / "tests.csv", _tests(comparison))
+    paper = paper_tables.paper_table(comparison.rates, comparison.roles)
+    files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
+    files.write_text(folder / "table.tex", paper_tables.as_latex(paper))
+    files.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")
+    figures = study_figures(comparison, _losses(folder, tables))
+    for name, figure in figures.items():
+        for ending in ("svg", "png"):
+            with files.replacing(folder / "figures" / f"{name}.{ending}") as temporary:
+                figure.drawn.savefig(temporary, dpi=200, bbox_inches="tight")
+    versions = [
+        run_folder.read_ledger(run_folder.RunFolder(folder / run)).get("versions") for run in tables.runs["run"]
+    ]
+    versions = next(filter(None, versions), None)
+    said = _answers(folder, tables)
+    files.write_text(
+        folder / "answers.html",
+        answers_page(folder.name, said, comparison.roles, (versions or {}).get("safety-nb")),
+    )
+    page = study_page(
+        study=folder.name,
+        comparison=comparison,
+        params=tables.shared,
+        swept=tables.swept,
+        targets=tables.settings.model_dump(exclude={"search"}),
+        figures=[(figure.title, figure.drawn, figure.alt, figure.caption) for figure in figures.values()],
+        runs=tables.runs,
+        answers=said,
+        note=MINIATURE_NOTE if tables.shared.get("base_model") == "tiny" else "",
+        versions=versions,
+        ended=_endings(said),
+        people=calibration.of_run(folder).agreement if len(said) and calibration.is_labelled(folder) else None,
+    )
+    files.write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _tests(comparison: Comparison) -> "pd.DataFrame":
+    """The tests of all settings: what was swept besides N and seed, then the columns of ``contrasts.TEST_COLUMNS``."""
+    import pandas as pd
+
+    parts = [setting.tests.assign(**setting.values) for setting in comparison.settings]
+    return pd.concat(parts, ignore_index=True)[[*comparison.swept, *contrasts.TEST_COLUMNS]]
+
+
+def _done(folder: Path, tables: StudyTables) -> Iterator[tuple[dict[str, Any], run_folder.RunFolder]]:
+    """The finished runs: their row of the table of runs, and their folder."""
+    for row in tables.runs.to_dict("records"):
+        if row["state"] == run_folder.DONE:
+            yield row, run_folder.RunFolder(folder / row["run"])
+
+
+def _answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
+    """All answers of the finished runs, with the label of the judge whose refusals are told.
+
+    Returns:
+        run, n_safety, seed and what else was swept, then the columns of ``responses.jsonl``, and label.
+    """
+    import pandas as pd
+
+    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "prompt", "response", "finish", "label"]
+    parts = []
+    for row, run in _done(folder, tables):
+        keys = {name: row[name] for name in dict.fromkeys(["run", "n_safety", "seed", *tables.swept])}
+        parts.append(pd.DataFrame(files.read_jsonl(run.responses)).assign(**keys))
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    said = pd.concat(parts, ignore_index=True)
+    on = [name for name in ("run", "dataset", "prompt_id", "sample") if name in said and name in tables.judgements]
+    # The first judge that labelled an answer gives the label shown beside it.
+    labels = tables.judgements[tables.judgements["label"].notna()].drop_duplicates(on)[[*on, "label"]]
+    return said.merge(labels, how="left", on=on)
+
+
+def _endings(said: "pd.DataFrame") -> "pd.DataFrame":
+    """How the answers of each run ended: run, then the columns of ``summary.endings``."""
+    import pandas as pd
+
+    parts = [endings(rows).assign(run=run) for run, rows in said.groupby("run", sort=False)]
+    columns = ["run", *ENDING_COLUMNS]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _losses(folder: Path, tables: StudyTables) -> dict[str, float]:
+    """Run to its loss on general validation rows, in nats a token; runs without one are left out."""
+    losses = {}
+    for row, run in _done(folder, tables):
+        mixture = files.read_json(run.mixture)
+        by_source = files.read_json(run.training).get("validation_losses") or {}
+        general = [loss for source, loss in by_source.items() if source != mixture.get("safety")]
+        if len(general) == 1:
+            losses[row["run"]] = general[0]
+    return losses
