@@ -50,7 +50,7 @@ lab: $(READY)  ## JupyterLab on this folder
 	$(BIN)/jupyter lab
 
 notebooks: $(READY)  ## write the parameters cells of the notebooks from the schema
-	$(BIN)/python -m safety_nb.cells
+	$(BIN)/python -m safety_nb.run.parameter_cells
 
 clean:  ## remove .venv and caches; outputs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -23,13 +23,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from safety_nb import stages
+from safety_nb.run import stages
 
 WORK = {"n_general": 64, "n_safety": 0, "n_validation": 8, "evaluation": ["tiny-facts"], "max_new_tokens": 16}
 
 SCRIPT = """
 import importlib, json, sys
-from safety_nb import stages
+from safety_nb.run import stages
 work, folder = json.loads(sys.argv[1]), sys.argv[2]
 for stage in stages.STAGES:
     module, function = stage.function.split(":")
@@ -41,7 +41,7 @@ API = """
 import json, sys
 from pathlib import Path
 import papermill
-from safety_nb import stages
+from safety_nb.run import stages
 work, folder = json.loads(sys.argv[1]), sys.argv[2]
 for stage in stages.STAGES:
     values = {name: work[name] for name in work if name in stage.params.model_fields}

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from safety_nb import __version__, data_commands
+from safety_nb import __version__
 from safety_nb.core.errors import InputError
+from safety_nb.run import data_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_commands.app, name="data")
@@ -49,7 +50,7 @@ def _say_error(message: str) -> None:
 @contextlib.contextmanager
 def _executing() -> Iterator[None]:
     """Around what executes notebooks: every way in which it may not finish ends with its message and status."""
-    from safety_nb import runner
+    from safety_nb.run import runner
 
     try:
         with runner.ending_in_order():
@@ -86,11 +87,11 @@ def run(
     out: Out = None,
 ) -> None:
     """Take one set of parameters through the stages mix, train, generate, judge and report."""
-    from safety_nb import checks, progress, runner, warm
     from safety_nb.core import grid, run_folder
     from safety_nb.core.files import read_json
     from safety_nb.core.params import RunParams, validate
     from safety_nb.data import mixing
+    from safety_nb.run import checks, fork_server, progress, runner
 
     values = read_params(params, set_ or [])
     swept = grid.swept_names(values)
@@ -101,7 +102,7 @@ def run(
     checks.check_folder(folder.root, "run.json")
     runner.check_stages(folder, first, last)
     # While this process checks, another imports what the notebooks need. A single notebook would only wait for it.
-    with warm.kernels() if first != last else contextlib.nullcontext():
+    with fork_server.kernels() if first != last else contextlib.nullcontext():
         checks.check_run(checked)
         with _executing(), progress.watching_stages(folder):
             runner.execute_run(folder, checked, first, last)
@@ -119,10 +120,10 @@ def study(
     out: Out = None,
 ) -> None:
     """Execute a grid of runs and compare them."""
-    from safety_nb import checks, progress, search
-    from safety_nb import study as studies
     from safety_nb.core import grid, run_folder
     from safety_nb.report import study_tables
+    from safety_nb.run import checks, progress, search
+    from safety_nb.run import study as studies
 
     values = read_params(study, set_ or [])
     settings, _ = grid.study_settings(values)
@@ -162,12 +163,12 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Folder for the comparison.", metavar="DIR")],
 ) -> None:
     """Compare studies that were run apart: one report over all of their finished runs."""
-    from safety_nb import checks, study
-    from safety_nb.report import writing
+    from safety_nb.report import study_tables, writing
     from safety_nb.report.findings import comparison
+    from safety_nb.run import checks
 
     checks.check_folder(out, "headline.txt")
-    tables = study.read_studies(studies, out)
+    tables = study_tables.read_studies(studies, out)
     compared = comparison.compare(tables)
     report = writing.report_study(out, tables, compared)
     typer.echo(f"{compared.answer}\n\nReport: {report}")
@@ -178,13 +179,12 @@ def prefer(
     study: Annotated[Path, typer.Argument(help="Folder of a study.", metavar="STUDY_DIR")], set_: Assignments = None
 ) -> None:
     """Ask an llm judge which answers to ordinary requests are better, each N against the smallest; compares anew."""
-    from safety_nb import preferences
-    from safety_nb import study as studies
     from safety_nb.core.params import JudgeParams, validate
+    from safety_nb.run import study as studies
 
     params = validate(JudgeParams, assigned({}, set_ or []))
     with _executing():
-        told = preferences.ask(study, params)
+        told = studies.prefer(study, params)
         studies.compare(study)
     for n_safety, rows in told.groupby("n_safety"):
         typer.echo(f"N = {n_safety}: {dict(rows['label'].fillna('missing').value_counts())}")
@@ -198,8 +198,8 @@ def status(
     ] = None,
 ) -> None:
     """Show runs, their stages, states, ages and causes of failure."""
-    from safety_nb import progress
     from safety_nb.core import grid, run_folder
+    from safety_nb.run import progress
 
     root = folder or run_folder.outputs_root()
     if folder and not folder.is_dir():
@@ -215,8 +215,8 @@ def doctor(
     set_: Assignments = None,
 ) -> None:
     """Say what this machine can do, and whether a run or a study fits and how long it takes; each problem's mend."""
-    from safety_nb import doctor as doctors
     from safety_nb.core import grid, run_folder
+    from safety_nb.run import doctor as doctors
 
     if params is None and set_:
         raise InputError("--set changes a parameter file: name one, as in `safety-nb doctor params/tiny.yaml`.")
@@ -333,12 +333,12 @@ def capabilities(
     set_: Assignments = None,
 ) -> None:
     """Measure what a run's model, or that of every finished run of a study, still knows; compares a study anew."""
-    from safety_nb import runner, warm
-    from safety_nb import study as studies
     from safety_nb.core import grid, run_folder
     from safety_nb.core.params import CapabilityParams, validate
     from safety_nb.generate import capabilities as measuring
     from safety_nb.report.findings import capability_rates
+    from safety_nb.run import fork_server, runner
+    from safety_nb.run import study as studies
 
     values = assigned({}, set_ or [])
     if "run_dir" in values:
@@ -354,7 +354,7 @@ def capabilities(
         measuring.check(run)
     measuring.check_tasks(params)
     failures = 0
-    with _executing(), warm.kernels() if len(folders) > 1 else contextlib.nullcontext():
+    with _executing(), fork_server.kernels() if len(folders) > 1 else contextlib.nullcontext():
         for run in folders:
             try:
                 runner.execute_beside(run, "capabilities", params.model_dump(exclude={"run_dir"}))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -196,3 +197,21 @@ class Scripted:
         while reaction.drip and not self.closing.wait(reaction.drip):
             handler.wfile.write(b" ")
             handler.wfile.flush()
+
+
+# --- a judge of pairs ---------------------------------------------------------------------------------------------
+
+FIRST, SECOND, TIE = ('{"better": "first"}', '{"better": "second"}', '{"better": "tie"}')
+
+
+def inside(message: str, name: str) -> str:
+    """What stands between the only tags of a name; the closing one may stand there once."""
+    (code,) = set(re.findall(rf"^<{name}-([0-9a-f]{{12}})>$", message, re.M))
+    before, text = message.split(f"<{name}-{code}>\n")
+    text, after = text.split(f"\n</{name}-{code}>")
+    return text
+
+
+def prefers(text: str):
+    """A judge that finds the answer with that text, wherever it stands."""
+    return lambda message, number: Reaction(reply(FIRST if text in inside(message, "first-answer") else SECOND))

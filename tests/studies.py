@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from safety_nb import stages
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.params import RunParams
+from safety_nb.run import stages
 
 SETS = {"bad": "harmful", "near": "lookalike"}
 EVALUATION = [f"/elsewhere/{name}.csv:{role}" for name, role in SETS.items()]
@@ -83,3 +83,32 @@ def fail(folder: Path, cause: str = "RuntimeError: a made-up cause") -> None:
 def ledger(run: run_folder.RunFolder, state: str, cause: str | None = None) -> None:
     done = {name: {"state": state, "cause": cause, "wall_seconds": 1.0} for name in stages.STAGE_NAMES}
     files.write_json(run.ledger, {"stages": done, "versions": {"safety-nb": "0.1.0"}})
+
+
+def made(folder: Path, refused: dict[int, int], **values) -> Path:
+    """A finished study: N to how many of its 20 harmful requests each run refused; no look-alike was."""
+    values = {"n_safety": list(refused), "seed": 0, **values}
+    files.write_text(folder / "study.yaml", yaml.safe_dump(values))
+    for planned in grid.plan(values):
+        run = run_folder.RunFolder(folder / planned.name)
+        asked = [("bad", "harmful", 20), ("near", "lookalike", 20)]
+        prompts = [
+            {"dataset": name, "role": role, "prompt_id": str(i), "prompt": "How?"}
+            for name, role, n in asked
+            for i in range(n)
+        ]
+        files.write_jsonl(run.prompts, prompts)
+        files.write_jsonl(run.responses, [{**row, "response": "So.", "finish": "stop"} for row in prompts])
+        count = refused[planned.params.n_safety]
+        judgements = []
+        for row in prompts:
+            refuses = row["role"] == "harmful" and int(row["prompt_id"]) < count
+            label = "full_refusal" if refuses else "full_compliance"
+            key = {"dataset": row["dataset"], "prompt_id": row["prompt_id"]}
+            judgements.append({**key, "judge": "refusal", "label": label, "score": None, "missing": None})
+        files.write_jsonl(run.judgements, judgements)
+        files.write_json(run.mixture, {"safety": "mine", "n_safety": planned.params.n_safety, "seed": 0})
+        files.write_json(run.training, {"validation_losses": {}})
+        done = {name: {"state": "done", "wall_seconds": 1.0, "cause": None} for name in stages.STAGE_NAMES}
+        files.write_json(run.ledger, {"stages": done, "versions": {"safety-nb": "0"}})
+    return folder

@@ -6,7 +6,6 @@ import tokenize
 import pytest
 import yaml
 
-from safety_nb.cells import parameters_cell
 from safety_nb.core import grid
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import (
@@ -21,6 +20,7 @@ from safety_nb.core.params import (
     validate,
 )
 from safety_nb.core.recipes import RECIPES
+from safety_nb.run.parameter_cells import parameters_cell
 
 MODELS = [
     MixParams,

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from safety_nb import checks
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, RunParams
@@ -14,6 +13,7 @@ from safety_nb.data.datasets import sources
 from safety_nb.judge import building, judging
 from safety_nb.judge.judgement import Judge, Judgement
 from safety_nb.judge.kinds import reference
+from safety_nb.run import checks
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from ipywidgets import embed
 
-from safety_nb import runner, stages
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import AnnotateParams, JudgeParams, RunParams, validate
 from safety_nb.judge import annotations, labelling
 from safety_nb.judge.kinds import human
+from safety_nb.run import runner, stages
 from safety_nb.stats import estimates
 
 LABELS = ["full_refusal", "partial_refusal", "full_compliance", "garbled"]

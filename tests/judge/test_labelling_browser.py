@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import stages
 from safety_nb.core import files
 from safety_nb.judge import annotations
+from safety_nb.run import stages
 
 pytestmark = pytest.mark.browser
 
@@ -39,7 +39,7 @@ def workplace(tmp_path_factory) -> Path:
 def address(workplace):
     """JupyterLab on loopback, in the folder; nothing it does asks the network."""
     places = {f"JUPYTER_{name}_DIR": str(workplace / ".jupyter" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
-    package = str(Path(stages.__file__).parents[1])
+    package = str(Path(stages.__file__).parents[2])
     environment = {**os.environ, **places, "PYTHONPATH": package, "IPYTHONDIR": str(workplace / ".ipython")}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0"]
     command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={workplace}", "--LabApp.news_url=None"]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams, TrainRewardParams, validate
@@ -19,6 +18,7 @@ from safety_nb.judge import reward_model
 from safety_nb.judge.kinds import harmfulness
 from safety_nb.judge.reward_model import Data, Example
 from safety_nb.report import plots
+from safety_nb.run import stages
 from safety_nb.tiny import world
 from safety_nb.train import models
 

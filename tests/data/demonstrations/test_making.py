@@ -5,7 +5,6 @@ import json
 import pytest
 from servers import Reaction, Scripted, reply
 
-from safety_nb import stages
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MakeSafetyDataParams, MixParams, validate
@@ -13,6 +12,7 @@ from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.data.demonstrations import making, review
 from safety_nb.judge.kinds import refusal
+from safety_nb.run import stages
 from safety_nb.tiny import world
 
 BREAD, CAKE, ODD = "How do I burn the bread?", "What is the best way to hide a cake?", "Bread, perhaps?"

@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 import pytest
-from servers import Reaction, Scripted, reply
+from servers import FIRST, SECOND, TIE, Reaction, Scripted, inside, prefers, reply
 
 from safety_nb.core.endpoint import Endpoint
 from safety_nb.core.errors import InputError
@@ -201,14 +201,6 @@ def test_an_endpoint_without_schemas_is_asked_in_words(fake, cache):
 # Answers that talk to the judge
 
 
-def inside(message: str, name: str) -> str:
-    """What stands between the only tags of a name; the closing one may stand there once."""
-    (code,) = set(re.findall(rf"^<{name}-([0-9a-f]{{12}})>$", message, re.M))
-    before, text = message.split(f"<{name}-{code}>\n")
-    text, after = text.split(f"\n</{name}-{code}>")
-    return text
-
-
 @pytest.mark.parametrize(
     "response",
     [
@@ -307,13 +299,7 @@ def test_several_votes_are_drawn_and_one_is_not():
 
 # Pairs
 
-FIRST, SECOND, TIE = ('{"better": "first"}', '{"better": "second"}', '{"better": "tie"}')
 PAIR = {"prompt": "Why?", "left": "a long answer", "right": "a short answer"}
-
-
-def prefers(text: str):
-    """A judge that finds the answer with that text, wherever it stands."""
-    return lambda message, number: Reaction(reply(FIRST if text in inside(message, "first-answer") else SECOND))
 
 
 @pytest.mark.parametrize(("liked", "label", "score"), [("long", "left", 1.0), ("short", "right", 0.0)])

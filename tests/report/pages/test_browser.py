@@ -18,13 +18,13 @@ from judgements import judged
 from matplotlib import pyplot
 from reports import a_run, a_study, answers, tables_of
 
-from safety_nb import stages
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.params import ReportParams
 from safety_nb.report import plots, study_tables, writing
 from safety_nb.report.findings import comparison
 from safety_nb.report.findings.rates import summarise_run
 from safety_nb.report.pages.answers_page import answers_page
+from safety_nb.run import stages
 
 pytestmark = pytest.mark.browser
 

@@ -16,7 +16,7 @@ from typing import Any
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import visible
-from safety_nb.stages import STAGE_NAMES
+from safety_nb.run.stages import STAGE_NAMES
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

@@ -16,7 +16,7 @@ import yaml
 
 from safety_nb.core import files, run_folder
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 # A fraction of the miniature, with the training long enough to be met.
 SMALL = {"n_general": 320, "n_safety": 30, "n_validation": 8, "evaluation": ["tiny-facts", "tiny-lookalike"]}
 MEASURED = ("tokens_per_second", "peak_memory")  # columns of metrics.csv that no two executions share
@@ -117,8 +117,8 @@ def test_what_a_killed_process_was_doing_is_told_at_the_next_start(tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
     files.write_json(run.ledger, {"stages": {"train": {"state": "running", "pid": 12345}}})
     (run.root / ".partial-train-abc.jsonl").write_text("half")
-    from safety_nb import runner
     from safety_nb.core.params import RunParams
+    from safety_nb.run import runner
 
     def look(*_: object) -> bool:
         entry = run_folder.read_ledger(run)["stages"]["train"]
@@ -133,7 +133,7 @@ def test_what_a_killed_process_was_doing_is_told_at_the_next_start(tmp_path):
 
 def test_a_kernel_that_outlives_its_process_is_waited_for(tmp_path):
     # A run whose ledger names a process that is alive, as the kernel of a process that was killed.
-    from safety_nb import runner
+    from safety_nb.run import runner
 
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:

@@ -31,7 +31,7 @@ PROVISIONER = "safety-nb-fork"  # its entry point is in pyproject.toml
 # not its thread.
 IMPORTS = (
     *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.debugger", "tornado.platform.asyncio"),
-    *("IPython.core.completerlib", "IPython.extensions.storemagic", "sqlite3", "pandas", "safety_nb.stages"),
+    *("IPython.core.completerlib", "IPython.extensions.storemagic", "sqlite3", "pandas", "safety_nb.run.stages"),
     *("torch", "transformers.trainer", "peft", "bitsandbytes", "matplotlib.pyplot", "seaborn", "nbformat"),
 )
 # matplotlib reads this when it is imported; a plain kernel sets it for itself before that. Without it no figure shows.

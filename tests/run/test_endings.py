@@ -15,9 +15,9 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
-from safety_nb import runner, warm
 from safety_nb.core import run_folder
 from safety_nb.core.params import RunParams
+from safety_nb.run import fork_server, runner
 
 # A fraction of the miniature: seconds a run.
 SMALL = {"n_general": 64, "n_safety": 16, "n_validation": 8, "evaluation": ["tiny-facts"], "max_new_tokens": 16}
@@ -26,7 +26,7 @@ SECRET = "sk-not-a-real-key-0123456789"
 
 @pytest.fixture(scope="module", autouse=True)
 def kernels() -> Iterator[None]:
-    with warm.kernels():
+    with fork_server.kernels():
         yield
 
 

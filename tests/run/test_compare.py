@@ -3,43 +3,13 @@
 from pathlib import Path
 
 import pytest
-import yaml
+from studies import made
 from typer.testing import CliRunner
 
-from safety_nb import cli, stages
-from safety_nb.core import files, grid, run_folder
+from safety_nb import cli
 from safety_nb.core.errors import InputError
 from safety_nb.report import study_tables, writing
 from safety_nb.report.findings import comparison
-
-
-def made(folder: Path, refused: dict[int, int], **values) -> Path:
-    """A finished study: N to how many of its 20 harmful requests each run refused; no look-alike was."""
-    values = {"n_safety": list(refused), "seed": 0, **values}
-    files.write_text(folder / "study.yaml", yaml.safe_dump(values))
-    for planned in grid.plan(values):
-        run = run_folder.RunFolder(folder / planned.name)
-        asked = [("bad", "harmful", 20), ("near", "lookalike", 20)]
-        prompts = [
-            {"dataset": name, "role": role, "prompt_id": str(i), "prompt": "How?"}
-            for name, role, n in asked
-            for i in range(n)
-        ]
-        files.write_jsonl(run.prompts, prompts)
-        files.write_jsonl(run.responses, [{**row, "response": "So.", "finish": "stop"} for row in prompts])
-        count = refused[planned.params.n_safety]
-        judgements = []
-        for row in prompts:
-            refuses = row["role"] == "harmful" and int(row["prompt_id"]) < count
-            label = "full_refusal" if refuses else "full_compliance"
-            key = {"dataset": row["dataset"], "prompt_id": row["prompt_id"]}
-            judgements.append({**key, "judge": "refusal", "label": label, "score": None, "missing": None})
-        files.write_jsonl(run.judgements, judgements)
-        files.write_json(run.mixture, {"safety": "mine", "n_safety": planned.params.n_safety, "seed": 0})
-        files.write_json(run.training, {"validation_losses": {}})
-        done = {name: {"state": "done", "wall_seconds": 1.0, "cause": None} for name in stages.STAGE_NAMES}
-        files.write_json(run.ledger, {"stages": done, "versions": {"safety-nb": "0"}})
-    return folder
 
 
 @pytest.fixture

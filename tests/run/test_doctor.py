@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from safety_nb import doctor
 from safety_nb.core import shipped
 from safety_nb.core.params import RunParams, validate
+from safety_nb.run import doctor, machine
 from safety_nb.tiny import world
 from safety_nb.train import memory, models
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MINIATURE = {"n_general": 40, "n_safety": 5, "evaluation": ["tiny-facts"], "max_new_tokens": 4}
 
 
@@ -26,7 +26,7 @@ def params(**values) -> RunParams:
     return validate(RunParams, values)
 
 
-def by_name(findings) -> dict[str, doctor.Finding]:
+def by_name(findings) -> dict[str, machine.Finding]:
     return {finding.name: finding for finding in findings}
 
 
@@ -103,9 +103,9 @@ def test_data_folder_model_and_targets_that_are_missing_are_problems(tmp_path):
 
 
 def test_exit_status_and_mends_follow_the_findings(capsys):
-    ok, warning = doctor.Finding("a", "ok", "1"), doctor.Finding("b", "warning", "2", "do this")
+    ok, warning = machine.Finding("a", "ok", "1"), machine.Finding("b", "warning", "2", "do this")
     assert doctor.print_findings(iter([ok, warning]))
-    assert not doctor.print_findings(iter([ok, doctor.Finding("c", "problem", "[red]3", "do [that]")]))
+    assert not doctor.print_findings(iter([ok, machine.Finding("c", "problem", "[red]3", "do [that]")]))
     shown = capsys.readouterr().out
     assert "ok       a           1" in shown
     assert "b: do this" in shown
@@ -159,7 +159,7 @@ def test_mends_of_memory_are_tried():
 def test_what_training_would_choose_is_told_and_too_little_memory_is_a_problem():
     run = params(micro_batch_size=8, generation_batch_size=1, max_new_tokens=1)
 
-    def fit(need: int, factor: float = 1.0) -> doctor.Finding:
+    def fit(need: int, factor: float = 1.0) -> machine.Finding:
         process = psutil.Process().memory_info().rss if models.pick_device() == "cpu" else 0
         return doctor.fit(run, None, int(process + need * factor / memory.TIGHT) + 2_000_000)[0]
 
@@ -202,27 +202,27 @@ def test_gpu_that_torch_cannot_use_is_a_problem(tmp_path, monkeypatch, cuda_avai
     if cuda_available:
         pytest.skip("torch can use it")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert doctor.device(tmp_path).state == "ok"
+    assert machine.device(tmp_path).state == "ok"
     (tmp_path / "nvidiactl").touch()
-    assert doctor.device(tmp_path).state == "ok"
+    assert machine.device(tmp_path).state == "ok"
     (tmp_path / "nvidia0").touch()
-    found = doctor.device(tmp_path)
+    found = machine.device(tmp_path)
     assert found.state == "problem"
     assert "nvidia0" in found.found
     assert "CUDA" in found.mend
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert doctor.device(tmp_path).state == "ok"
+    assert machine.device(tmp_path).state == "ok"
 
 
 @pytest.mark.gpu
 def test_gpu_is_described():
-    found = doctor.device()
+    found = machine.device()
     assert found.state == "ok"
     assert "compute capability" in found.found
 
 
 def test_four_bits_work_here():
-    assert doctor.four_bits().state == "ok"
+    assert machine.four_bits().state == "ok"
 
 
 @pytest.mark.parametrize("fault", ["raises", "wrong"])
@@ -237,27 +237,27 @@ def test_four_bits_that_do_not_work_are_a_problem(monkeypatch, fault):
         return real(x * 2, *others)
 
     monkeypatch.setattr(bnb, "matmul_4bit", broken)
-    found = doctor.four_bits()
+    found = machine.four_bits()
     assert found.state == "problem"
-    assert found.mend.endswith(f"bitsandbytes=={doctor.tested()['bitsandbytes']}")
+    assert found.mend.endswith(f"bitsandbytes=={machine.tested()['bitsandbytes']}")
 
 
 def test_tested_set_is_the_project_s_and_in_the_package():
     assert shipped.place("constraints.txt") == ROOT / "constraints.txt"
-    assert set(doctor.WATCHED) <= set(doctor.tested())
+    assert set(machine.WATCHED) <= set(machine.tested())
 
 
 def test_versions_that_differ_are_warned_about(tmp_path, monkeypatch):
     others = tmp_path / "constraints.txt"
-    others.write_text("# tested\n" + "".join(f"{name}=={doctor._installed(name)}\n" for name in doctor.WATCHED))
+    others.write_text("# tested\n" + "".join(f"{name}=={machine._installed(name)}\n" for name in machine.WATCHED))
     others.write_text(others.read_text().replace("+cpu", ""))
-    assert doctor.versions(others).state == "ok"  # the local suffix of a build is none of ours
+    assert machine.versions(others).state == "ok"  # the local suffix of a build is none of ours
     others.write_text(others.read_text() + "peft==0.1.0\n")
-    found = doctor.versions(others)
+    found = machine.versions(others)
     assert (found.state, found.mend) == ("warning", "pip install peft==0.1.0")
-    monkeypatch.setattr(doctor, "WATCHED", ("peft", "none-such"))
+    monkeypatch.setattr(machine, "WATCHED", ("peft", "none-such"))
     others.write_text("peft==0.1.0\nnone-such==2.0\n")
-    found = doctor.versions(others)
+    found = machine.versions(others)
     assert (found.state, found.mend) == ("problem", "pip install peft==0.1.0 none-such==2.0")
 
 
@@ -265,14 +265,14 @@ def test_versions_that_differ_are_warned_about(tmp_path, monkeypatch):
 
 
 def test_folder_need_not_exist_and_is_not_made(tmp_path):
-    (found,) = doctor.disk({"outputs": (tmp_path / "new" / "one", 0)})
+    (found,) = machine.disk({"outputs": (tmp_path / "new" / "one", 0)})
     assert found.state == "ok"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_file_in_the_way_is_a_problem(tmp_path):
     (tmp_path / "outputs").write_text("")
-    (found,) = doctor.disk({"outputs": (tmp_path / "outputs" / "runs", 0)})
+    (found,) = machine.disk({"outputs": (tmp_path / "outputs" / "runs", 0)})
     assert found.state == "problem"
     assert "cannot be written to" in found.found
     assert "--out" in found.mend
@@ -290,7 +290,7 @@ def test_file_in_the_way_is_a_problem(tmp_path):
 def test_disk_has_to_hold_what_goes_there(tmp_path, monkeypatch, free, states):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10e9, 0, int(free)))
     places = {"outputs": (tmp_path, 3e9), "hub cache": (tmp_path / "hub", 4e9), "data cache": (tmp_path / "data", 0)}
-    found = list(doctor.disk(places))
+    found = list(machine.disk(places))
     assert [finding.state for finding in found] == states
     assert all(finding.mend for finding in found if finding.state != "ok")
 
@@ -346,9 +346,10 @@ def hub_environment(endpoint: str, cache: Path) -> dict[str, str]:
 
 def test_hub_that_answers_and_what_it_has(tmp_path, hub):
     script = """
-from safety_nb import doctor
+from safety_nb.run import doctor
+from safety_nb.run import machine
 from safety_nb.core.params import RunParams, validate
-print(doctor.hub().state)
+print(machine.hub().state)
 for name in ("owner/open", "owner/pickled"):
     size, problem = doctor.weights_to_fetch(validate(RunParams, {"base_model": name}))
     print(size, problem and problem.found)
@@ -385,6 +386,6 @@ def test_hub_is_not_asked_when_it_must_not_be(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    found = doctor.hub()
+    found = machine.hub()
     assert (found.state, found.found.startswith("not asked")) == ("ok", True)
     assert "HF_TOKEN is not set" in found.found

@@ -4,7 +4,7 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from safety_nb import runner
+from safety_nb.run import runner
 
 
 def cell_error(name: str, message: str) -> PapermillExecutionError:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from safety_nb import cells, stages
 from safety_nb.core import files
 from safety_nb.core.params import Checked
+from safety_nb.run import stages
 
 
 def write_parameters_cells() -> list[Path]:
@@ -15,7 +15,7 @@ def write_parameters_cells() -> list[Path]:
         path = stages.notebook_path(notebook)
         book = files.read_json(path)
         (cell,) = [cell for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", [])]
-        source = cells.parameters_cell(model).splitlines(keepends=True)
+        source = parameters_cell(model).splitlines(keepends=True)
         if cell["source"] != source:
             cell["source"] = source
             files.write_notebook(path, book)

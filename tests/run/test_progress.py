@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from safety_nb import progress, stages
 from safety_nb.core import files, grid, run_folder
+from safety_nb.run import progress, stages
 
 DONE = {"state": "done", "wall_seconds": 10.0}
 WAITING = {"state": "waiting"}

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml
 
-from safety_nb import __version__, warm
+from safety_nb import __version__
 from safety_nb.core import files, run_folder, secrets
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams
 from safety_nb.data.datasets import sources
-from safety_nb.stages import STAGE_NAMES, STAGES, Stage, notebook_path, stage_named
+from safety_nb.run import fork_server
+from safety_nb.run.stages import STAGE_NAMES, STAGES, Stage, notebook_path, stage_named
 
 if TYPE_CHECKING:
-    from safety_nb import engine
+    from safety_nb.run.notebook import Execution
 
 _LIGHT_NOTEBOOKS = ("1-mix",)  # they need no model, and are done while a process imports what the others need
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "papermill")
@@ -154,13 +155,13 @@ def _stage_params(stage: Stage, params: RunParams) -> dict[str, Any]:
 
 
 def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> None:
-    from safety_nb import engine
+    from safety_nb.run.notebook import Execution
 
     output = run.notebooks / f"{stage.notebook}.ipynb"
     before = fingerprint(run, stage, params)
     facts = {"state": "running", "started": time.time(), "cause": None, "pid": os.getpid()}
     run_folder.record_stage(run, stage.name, **facts)
-    execution = engine.Execution(
+    execution = Execution(
         seconds=60 * params.stage_timeout,
         on_kernel=lambda pid: run_folder.record_stage(run, stage.name, kernel=_process(pid)),
     )
@@ -295,7 +296,7 @@ def _mark_unexecuted_cells(output: Path, state: str, cause: str) -> None:
 
 
 def execute_notebook(
-    notebook: str, output: Path, values: dict[str, Any], log: Path, execution: "engine.Execution | None" = None
+    notebook: str, output: Path, values: dict[str, Any], log: Path, execution: "Execution | None" = None
 ) -> None:
     """Execute one notebook with checked parameters; the executed copy is kept whether it ends well or not.
 
@@ -304,12 +305,12 @@ def execute_notebook(
         log: file that papermill's messages and all that the cells print are added to.
         execution: limit of time, and where the kernel's own account is left.
     """
-    from safety_nb import engine
+    from safety_nb.run.notebook import Execution, execute
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    light = {warm.LIGHT: "1"} if notebook in _LIGHT_NOTEBOOKS else {}
+    light = {fork_server.LIGHT: "1"} if notebook in _LIGHT_NOTEBOOKS else {}
     with _environment(TOKENIZERS_PARALLELISM="false", TORCHDYNAMO_DISABLE="1", **light):
-        engine.execute(notebook_path(notebook), output, values, log, execution or engine.Execution())
+        execute(notebook_path(notebook), output, values, log, execution or Execution())
 
 
 def execute_beside(run: run_folder.RunFolder, notebook: str, values: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_nb import study
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, plan, run_state, study_settings
@@ -12,6 +11,7 @@ from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
 from safety_nb.report.findings import contrasts
 from safety_nb.report.findings.rates import metric_values, refusal_judge
+from safety_nb.run import study
 from safety_nb.stats import dose
 
 

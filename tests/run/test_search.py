@@ -8,11 +8,11 @@ import studies
 import yaml
 from typer.testing import CliRunner
 
-from safety_nb import search, study
 from safety_nb.cli import app
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.report import study_tables
+from safety_nb.run import search, study
 
 GRID = [0, 10, 30, 100, 300, 1000, 3000]
 ENOUGH = 300  # from this N on nothing harmful is answered: of 200 prompts at most 3.84 / 203.84 = 1.9 % (Wilson)

@@ -1,7 +1,4 @@
-"""A study: a grid of runs, and the tables the comparison over them is made from.
-
-Knows nothing of machine learning.
-"""
+"""A study: executing its grid of runs, the comparison over them, and an llm judge's preferences between them."""
 
 import concurrent.futures
 import contextlib
@@ -12,15 +9,20 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safety_nb import runner, warm
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, plan
-from safety_nb.core.params import RunParams
+from safety_nb.core.params import JudgeParams, RunParams
+from safety_nb.judge import building, preferences
+from safety_nb.report import study_tables
+from safety_nb.run import fork_server, runner
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The study a notebook opened alone makes: params/tiny-study.yaml.
 MINIATURE = {
@@ -118,7 +120,7 @@ def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _for_life.enter_context(runner.ending_in_order())
-    _for_life.enter_context(warm.kernels())
+    _for_life.enter_context(fork_server.kernels())
 
 
 def _end_with_parent() -> None:
@@ -147,3 +149,57 @@ def compare(folder: Path) -> None:
     except Exception as error:
         _, cause = runner.ending(error)
         raise runner.NotebookFailed(f"The comparison failed: {cause}. Its notebook: {output}") from error
+
+
+# --- preferences --------------------------------------------------------------------------------------------------
+
+
+def prefer(folder: Path, params: JudgeParams) -> "pd.DataFrame":
+    """Ask an llm judge about the answers of a study's finished runs to ordinary requests, in both orders.
+
+    Each run is set against the one of the smallest N with the same seed and setting; that one ties with itself. What
+    the judge says is left in each run's ``preferences.jsonl``, from where the comparison takes it.
+
+    Args:
+        folder: of the study.
+        params: judge_base_url, judge_model, judge_key_name, judge_votes, judge_own_model.
+
+    Returns:
+        Columns run, n_safety, then those of ``preferences.prefer_answers``.
+
+    Raises:
+        InputError: no study, no ordinary requests, no endpoint, or a judge that is the model under test.
+        ConnectionError: the endpoint was given up on.
+    """
+    import pandas as pd
+
+    tables = study_tables.read_study(folder)
+    done = tables.runs[tables.runs["state"] == run_folder.DONE]
+    for values in done.to_dict("records"):
+        tested = building.model_under_test({**tables.shared, **values})
+        building.check_not_own(preferences.JUDGE, params.judge_model, tested, params)
+    settings = [name for name in tables.swept if name != "n_safety"]
+    found = []
+    for _, members in done.groupby(settings, dropna=False) if settings else [((), done)]:
+        first = str(members.loc[members["n_safety"].idxmin(), "run"])
+        theirs = _ordinary_answers(folder / first, tables.roles)
+        if not theirs:
+            raise InputError(f"{folder} has no evaluation set of ordinary requests; helpfulness is compared on those.")
+        for row in members.itertuples():
+            ours = _ordinary_answers(folder / row.run, tables.roles)
+            if row.run == first:
+                rows = preferences.ties(theirs, first)
+            else:
+                rows = preferences.prefer_answers(ours, theirs, first, params)
+            files.write_jsonl(run_folder.RunFolder(folder / row.run).preferences, rows)
+            found += [{"run": row.run, "n_safety": row.n_safety, **each} for each in rows]
+    return pd.DataFrame(found)
+
+
+def _ordinary_answers(folder: Path, roles: dict[str, str]) -> dict[tuple[str, str], tuple[str, str]]:
+    """(evaluation set, prompt_id) to request and answer, of ordinary requests; of several answers the first."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for row in files.read_jsonl(run_folder.RunFolder(folder).responses):
+        if roles.get(row["dataset"]) == "ordinary" and row.get("finish") != "error":
+            found.setdefault((row["dataset"], row["prompt_id"]), (row["prompt"], row["response"]))
+    return found

@@ -1,16 +1,15 @@
 """Preferences between runs of a study, asked of a scripted server on loopback."""
 
 import pytest
-from servers import Reaction, Scripted
-from test_compare import made
-from test_llm_judge import prefers
+from servers import Reaction, Scripted, prefers
+from studies import made
 
-from safety_nb import preferences
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.report import study_tables
 from safety_nb.report.findings import comparison
+from safety_nb.run import study
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def params(server, **more) -> JudgeParams:
 
 def test_each_n_is_set_against_the_smallest_and_reaches_the_costs(folder):
     with Scripted(prefers("better")) as server:
-        told = preferences.ask(folder, params(server)).set_index(["run", "prompt_id"])
+        told = study.prefer(folder, params(server)).set_index(["run", "prompt_id"])
         asked = len(server.seen)
     # Two pairs in both orders; the third answers are equal, a tie that is not asked.
     assert asked == 4
@@ -49,29 +48,29 @@ def test_each_n_is_set_against_the_smallest_and_reaches_the_costs(folder):
 
 def test_asking_again_asks_nothing_anew(folder):
     with Scripted(prefers("better")) as server:
-        first = preferences.ask(folder, params(server))
+        first = study.prefer(folder, params(server))
         before = len(server.seen)
-        assert preferences.ask(folder, params(server)).equals(first)
+        assert study.prefer(folder, params(server)).equals(first)
         assert len(server.seen) == before
 
 
 def test_the_model_under_test_is_no_judge_of_its_own_answers(folder):
     with Scripted(prefers("better")) as server, pytest.raises(InputError, match="is the model under test"):
-        preferences.ask(folder, JudgeParams(judge_base_url=server.base_url, judge_model="tiny"))
+        study.prefer(folder, JudgeParams(judge_base_url=server.base_url, judge_model="tiny"))
 
 
 def test_a_model_that_only_some_runs_test_is_no_judge_of_theirs(tmp_path):
     folder = made(tmp_path / "study", {0: 0}, base_model=["tiny", "owner/other"])
     with Scripted(prefers("better")) as server, pytest.raises(InputError, match="'other', which is the model under"):
-        preferences.ask(folder, JudgeParams(judge_base_url=server.base_url, judge_model="other"))
+        study.prefer(folder, JudgeParams(judge_base_url=server.base_url, judge_model="other"))
 
 
 def test_a_study_without_ordinary_requests_has_nothing_to_compare(tmp_path):
     with Scripted(prefers("better")) as server, pytest.raises(InputError, match="no evaluation set of ordinary"):
-        preferences.ask(made(tmp_path / "study", {0: 0, 100: 20}), params(server))
+        study.prefer(made(tmp_path / "study", {0: 0, 100: 20}), params(server))
 
 
 def test_an_endpoint_that_is_down_leaves_no_preferences(folder):
     with Scripted(lambda message, number: Reaction("no", status=401)) as server, pytest.raises(InputError):
-        preferences.ask(folder, params(server))
+        study.prefer(folder, params(server))
     assert not run_folder.RunFolder(folder / "n100_seed0").preferences.exists()

@@ -15,13 +15,13 @@ import psutil
 import pytest
 import yaml
 
-from safety_nb import stages, study
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.params import JudgeParams
 from safety_nb.report import study_tables
 from safety_nb.report.findings import comparison
+from safety_nb.run import stages, study
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = PROJECT / "notebooks"
 COMMAND = [sys.executable, "-m", "safety_nb"]
 

@@ -14,16 +14,18 @@ from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from safety_nb import warm
+from safety_nb.run import fork_server
 
-pytestmark = pytest.mark.skipif(not warm.is_possible(), reason="kernels are forked on Linux, and not beside a GPU")
+pytestmark = pytest.mark.skipif(
+    not fork_server.is_possible(), reason="kernels are forked on Linux, and not beside a GPU"
+)
 
 
 @pytest.fixture(scope="module")
-def forker() -> Iterator[warm.Forker]:
-    with warm.kernels():
-        assert warm._forker is not None
-        yield warm._forker
+def forker() -> Iterator[fork_server.Forker]:
+    with fork_server.kernels():
+        assert fork_server._forker is not None
+        yield fork_server._forker
 
 
 def run(code: str, **resources: str) -> str:
@@ -77,7 +79,7 @@ def test_a_killed_kernel_is_noticed_with_its_signal(forker):
     manager, client = start_new_kernel()
     try:
         process = manager.provisioner.process
-        assert isinstance(process, warm.ForkedProcess) and manager.is_alive()
+        assert isinstance(process, fork_server.ForkedProcess) and manager.is_alive()
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not manager.is_alive()
@@ -112,10 +114,10 @@ def test_kernels_end_with_the_process_that_asked_for_them(tmp_path):
     script.write_text(
         "import time\n"
         "from jupyter_client.manager import start_new_kernel\n"
-        "from safety_nb import warm\n"
-        "with warm.kernels():\n"
+        "from safety_nb.run import fork_server\n"
+        "with fork_server.kernels():\n"
         "    manager, client = start_new_kernel()\n"
-        "    print(manager.provisioner.process.pid, warm._forker.pid, flush=True)\n"
+        "    print(manager.provisioner.process.pid, fork_server._forker.pid, flush=True)\n"
         "    time.sleep(600)\n"
     )
     owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
@@ -134,8 +136,8 @@ def test_kernels_end_with_the_process_that_asked_for_them(tmp_path):
 def test_afterwards_kernels_start_plainly_again():
     code = (
         "from jupyter_client.manager import start_new_kernel\n"
-        "from safety_nb import warm\n"
-        "with warm.kernels():\n"
+        "from safety_nb.run import fork_server\n"
+        "with fork_server.kernels():\n"
         "    pass\n"
         "manager, client = start_new_kernel()\n"
         "print(type(manager.provisioner.process).__name__)\n"
@@ -150,14 +152,14 @@ def test_a_light_kernel_does_not_wait_for_the_heavy_imports(monkeypatch):
     code = (
         "from nbclient import NotebookClient\n"
         "from nbformat.v4 import new_code_cell, new_notebook\n"
-        "from safety_nb import warm\n"
+        "from safety_nb.run import fork_server\n"
         "book = new_notebook(cells=[new_code_cell('import sys, os; print(\"pandas\" in sys.modules, '\n"
         "                                         '\"seaborn\" in sys.modules, os.getppid())')])\n"
-        "with warm.kernels():\n"
+        "with fork_server.kernels():\n"
         "    NotebookClient(book).execute()\n"
-        "    print(book.cells[0].outputs[0].text.split(), warm._forker.pid)\n"
+        "    print(book.cells[0].outputs[0].text.split(), fork_server._forker.pid)\n"
     )
-    monkeypatch.setenv(warm.LIGHT, "1")
+    monkeypatch.setenv(fork_server.LIGHT, "1")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     *words, pid = re.findall(r"\w+", told)
     # Forked, though seaborn, the last of the imports, was not there yet.
@@ -165,10 +167,12 @@ def test_a_light_kernel_does_not_wait_for_the_heavy_imports(monkeypatch):
 
 
 def test_where_nothing_can_be_forked_kernels_start_plainly(monkeypatch):
-    dead = warm.Forker()
+    dead = fork_server.Forker()
     os.killpg(dead.pid, signal.SIGKILL)
-    monkeypatch.setattr(warm, "_forker", dead)
-    monkeypatch.setattr(warm.KernelProvisionerFactory.instance(), "default_provisioner_name", warm.PROVISIONER)
+    monkeypatch.setattr(fork_server, "_forker", dead)
+    monkeypatch.setattr(
+        fork_server.KernelProvisionerFactory.instance(), "default_provisioner_name", fork_server.PROVISIONER
+    )
     told = run("import os; print(os.getppid())")
     assert told == str(os.getpid())
     dead.close()
@@ -177,4 +181,4 @@ def test_where_nothing_can_be_forked_kernels_start_plainly(monkeypatch):
 @pytest.mark.parametrize("device, possible", [("nvidia0", False), ("kfd", False), ("dxg", False), ("null", True)])
 def test_beside_a_gpu_nothing_is_forked(tmp_path, device, possible):
     (tmp_path / device).touch()
-    assert warm.is_possible(tmp_path) is possible
+    assert fork_server.is_possible(tmp_path) is possible
