@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import json
 import re
 import subprocess
@@ -116,8 +117,30 @@ def test_importing_all_but_them_imports_no_torch_no_pandas_and_no_plots():
     assert loaded & HEAVY <= {"scipy"}
 
 
-def test_the_command_line_imports_nothing_heavy():
-    assert modules_loaded_by("import safety_nb, safety_nb.cli, safety_nb.run.data_commands") & HEAVY == set()
+def test_help_imports_nothing_heavy():
+    # What makes `safety-nb --help` answer at once, on every machine.
+    shown = "import contextlib, io\nfrom safety_nb import cli\nsys.argv = ['safety-nb', '--help']\n"
+    shown += "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n    cli.main()"
+    assert modules_loaded_by(shown) & (HEAVY | {"numpy"}) == set()
+
+
+PACKAGES = sorted(name for name, path in MODULES.items() if path.name == "__init__.py")
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_public_names_of_a_room_are_there(name):
+    package = importlib.import_module("safety_nb" if name == "__init__" else f"safety_nb.{name}")
+    assert [public for public in getattr(package, "__all__", []) if not hasattr(package, public)] == []
+
+
+def test_public_names_are_imported_when_they_are_used():
+    room = "import safety_nb.data\nassert 'safety_nb.data.mixing' not in sys.modules\n"
+    modules_loaded_by(f"{room}assert 'mix' in dir(safety_nb.data)\nfrom safety_nb.data import mix")
+
+
+def test_a_name_that_a_room_does_not_have_is_an_error():
+    with pytest.raises(ImportError, match="cannot import name 'mixx' from 'safety_nb.data'"):
+        from safety_nb.data import mixx  # noqa: F401
 
 
 def test_importing_the_package_prints_nothing():

@@ -1,1 +1,12 @@
 """From judgements to findings, figures and pages: of a run, of a study, and of judges beside people."""
+
+from safety_nb import _lazy
+
+__getattr__, __dir__, __all__ = _lazy.public(
+    __name__,
+    {
+        "loading": ["Run", "Study", "load_run", "load_study"],
+        "study_tables": ["StudyTables", "read_studies", "read_study"],
+        "writing": ["report_run", "report_study"],
+    },
+)

@@ -123,6 +123,40 @@ def _read(
     return _with_capabilities(tables, root)
 
 
+def finished(folder: Path, tables: StudyTables) -> Iterator[tuple[dict[str, Any], run_folder.RunFolder]]:
+    """The finished runs: their row of the table of runs, and their folder."""
+    for row in tables.runs.to_dict("records"):
+        if row["state"] == run_folder.DONE:
+            yield row, run_folder.RunFolder(folder / row["run"])
+
+
+def answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
+    """All answers of the finished runs.
+
+    Returns:
+        run, n_safety, seed and what else was swept, then the columns of ``responses.jsonl``, and label: that of the
+        first judge that labelled the answer.
+    """
+    import pandas as pd
+
+    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "prompt", "response", "finish", "label"]
+    parts = []
+    for row, run in finished(folder, tables):
+        keys = {name: row[name] for name in dict.fromkeys(["run", "n_safety", "seed", *tables.swept])}
+        parts.append(pd.DataFrame([{**keys, **response} for response in files.read_jsonl(run.responses)]))
+    return (
+        with_labels(pd.concat(parts, ignore_index=True), tables.judgements) if parts else pd.DataFrame(columns=columns)
+    )
+
+
+def with_labels(responses: "pd.DataFrame", judgements: "pd.DataFrame") -> "pd.DataFrame":
+    """Responses with ``label``: that of the first judge that labelled each; nan where none did."""
+    names = ("run", "dataset", "prompt_id", "sample")
+    on = [name for name in names if name in responses and name in judgements]
+    labels = judgements[judgements["label"].notna()].drop_duplicates(on)[[*on, "label"]]
+    return responses.merge(labels, how="left", on=on)
+
+
 def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
     """Tables in which the capability tasks that were measured are evaluation sets of facts, by their own judge.
 

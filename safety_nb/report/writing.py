@@ -1,10 +1,9 @@
 """The pages of a run and of a study: reads their folders, computes the tables, and writes what the reader gets.
 
-What a rate is stands in ``summary.py``, what a study finds in ``comparison.py``, what a figure looks like in
-``plots``, what a page looks like in ``report.py``; this module only brings them together.
+What is found stands in ``findings/``, what a figure looks like in ``plots/``, what a page looks like in ``pages/``;
+this module only brings them together.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,9 @@ import yaml
 from safety_nb.core import files, run_folder
 from safety_nb.core.params import ReportParams
 from safety_nb.data.datasets import sources
+from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
-from safety_nb.report.findings import contrasts
 from safety_nb.report.findings.comparison import Comparison
 from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
 from safety_nb.report.pages import paper_tables
@@ -89,7 +88,7 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
     ``answers.html`` and ``report.html``.
     """
     files.write_csv(folder / "summary.csv", comparison.summary)
-    files.write_csv(folder / "tests.csv", _tests(comparison))
+    files.write_csv(folder / "tests.csv", comparison.tests)
     paper = paper_tables.paper_table(comparison.rates, comparison.roles)
     files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
     files.write_text(folder / "table.tex", paper_tables.as_latex(paper))
@@ -103,7 +102,7 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
         run_folder.read_ledger(run_folder.RunFolder(folder / run)).get("versions") for run in tables.runs["run"]
     ]
     versions = next(filter(None, versions), None)
-    said = _answers(folder, tables)
+    said = study_tables.answers(folder, tables)
     files.write_text(
         folder / "answers.html",
         answers_page(folder.name, said, comparison.roles, (versions or {}).get("safety-nb")),
@@ -126,43 +125,6 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
     return folder / "report.html"
 
 
-def _tests(comparison: Comparison) -> "pd.DataFrame":
-    """The tests of all settings: what was swept besides N and seed, then the columns of ``contrasts.TEST_COLUMNS``."""
-    import pandas as pd
-
-    parts = [setting.tests.assign(**setting.values) for setting in comparison.settings]
-    return pd.concat(parts, ignore_index=True)[[*comparison.swept, *contrasts.TEST_COLUMNS]]
-
-
-def _done(folder: Path, tables: StudyTables) -> Iterator[tuple[dict[str, Any], run_folder.RunFolder]]:
-    """The finished runs: their row of the table of runs, and their folder."""
-    for row in tables.runs.to_dict("records"):
-        if row["state"] == run_folder.DONE:
-            yield row, run_folder.RunFolder(folder / row["run"])
-
-
-def _answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
-    """All answers of the finished runs, with the label of the judge whose refusals are told.
-
-    Returns:
-        run, n_safety, seed and what else was swept, then the columns of ``responses.jsonl``, and label.
-    """
-    import pandas as pd
-
-    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "prompt", "response", "finish", "label"]
-    parts = []
-    for row, run in _done(folder, tables):
-        keys = {name: row[name] for name in dict.fromkeys(["run", "n_safety", "seed", *tables.swept])}
-        parts.append(pd.DataFrame(files.read_jsonl(run.responses)).assign(**keys))
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    said = pd.concat(parts, ignore_index=True)
-    on = [name for name in ("run", "dataset", "prompt_id", "sample") if name in said and name in tables.judgements]
-    # The first judge that labelled an answer gives the label shown beside it.
-    labels = tables.judgements[tables.judgements["label"].notna()].drop_duplicates(on)[[*on, "label"]]
-    return said.merge(labels, how="left", on=on)
-
-
 def _endings(said: "pd.DataFrame") -> "pd.DataFrame":
     """How the answers of each run ended: run, then the columns of ``summary.endings``."""
     import pandas as pd
@@ -175,7 +137,7 @@ def _endings(said: "pd.DataFrame") -> "pd.DataFrame":
 def _losses(folder: Path, tables: StudyTables) -> dict[str, float]:
     """Run to its loss on general validation rows, in nats a token; runs without one are left out."""
     losses = {}
-    for row, run in _done(folder, tables):
+    for row, run in study_tables.finished(folder, tables):
         mixture = files.read_json(run.mixture)
         by_source = files.read_json(run.training).get("validation_losses") or {}
         general = [loss for source, loss in by_source.items() if source != mixture.get("safety")]

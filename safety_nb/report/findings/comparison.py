@@ -84,6 +84,14 @@ class Comparison:
     answer: str
     details: str
 
+    @property
+    def tests(self) -> "pd.DataFrame":
+        """The tests of all settings: what was swept besides N and seed, then ``contrasts.TEST_COLUMNS``."""
+        import pandas as pd
+
+        parts = [setting.tests.assign(**setting.values) for setting in self.settings]
+        return pd.concat(parts, ignore_index=True)[[*self.swept, *contrasts.TEST_COLUMNS]]
+
 
 def compare(tables: StudyTables) -> Comparison:
     """Compute the comparison over the finished runs of a study."""
