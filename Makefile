@@ -13,10 +13,10 @@ READY := .venv/ready
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo seeds test soak lint lab notebooks clean
+.PHONY: help demo seeds test test-install soak lint lab notebooks clean
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo "  PYTHON=python3.12 chooses the interpreter of a new .venv, JOBS=1 how many runs go at once"
 
 # The stamp is the last thing written: an interrupted installation is started again from nothing.
@@ -38,6 +38,9 @@ seeds: $(READY)  ## the same over three seeds, for intervals that cover the trai
 # The tests of a file stay in one process, which trains and serves what they share once.
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-install: $(READY)  ## the wheel, installed with all that it asks for into a bare environment, used from an empty folder
+	$(BIN)/python -m pytest -m install tests/test_install.py
 
 soak: $(READY)  ## the long tests: runs killed at twenty moments, each gone on with; coverage of the intervals (half an hour)
 	$(BIN)/python -m pytest -m soak

@@ -16,7 +16,7 @@ from safety_nb import __version__
 from safety_nb.core.errors import InputError
 from safety_nb.run import data_commands
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_commands.app, name="data")
 
 ParamsFile = Annotated[Path, typer.Argument(help="Parameter file, as in params/.", metavar="PARAMS.yaml")]
@@ -74,6 +74,22 @@ def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """How many safety demonstrations does your instruction-tuning mixture need, and how many are too many?"""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to copy into, new or not.", metavar="DIR")],
+) -> None:
+    """Copy the notebooks and parameter files into a folder to work in; overwrites nothing."""
+    from safety_nb.core import shipped
+
+    copied = shipped.copy_to(folder)
+    for path in copied.kept:
+        typer.echo(f"Left as it is: {folder / path} (yours differs from the one that comes along)")
+    typer.echo(
+        f"{len(copied.written)} files written to {folder}, {len(copied.same) + len(copied.kept)} were there already.\n"
+        f"Next: cd {folder}, then `safety-nb run tiny.yaml`, or `jupyter lab notebooks/1-mix.ipynb`"
+    )
 
 
 @app.command()
@@ -402,12 +418,12 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     """
     import yaml
 
+    from safety_nb.core import shipped
     from safety_nb.data.datasets import sources
     from safety_nb.judge import building
     from safety_nb.train import models
 
-    if not path.is_file():
-        raise InputError(f"There is no parameter file {str(path)!r}; see params/ for those that come along.")
+    path = shipped.params_file(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -33,22 +34,35 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
-    """The folder of commands of an environment with the wheel in it, and the suite's other packages beside it."""
-    root = tmp_path_factory.mktemp("installed") / "env"
+def beside(wheel: Path, root: Path) -> None:
+    """An environment with the wheel in it, and the suite's other packages beside it."""
     venv.create(root, with_pip=False, symlinks=True)
     install = [sys.executable, "-m", "pip", "--python", str(root / "bin" / "python"), "install", "-q", "--no-deps"]
     subprocess.run([*install, "--no-index", str(wheel)], check=True)
     (packages,) = root.glob("lib/python*/site-packages")
-    # Of the suite's packages all but this project's own editable one, whose .pth file is not read from here.
-    beside = [path for path in map(Path, sys.path) if path.name in ("site-packages", "dist-packages")]
-    (packages / "beside.pth").write_text("".join(f"{path}\n" for path in beside))
+    # All but this project's own editable one, whose .pth file is not read from here.
+    suite = [path for path in map(Path, sys.path) if path.name in ("site-packages", "dist-packages")]
+    (packages / "beside.pth").write_text("".join(f"{path}\n" for path in suite))
+
+
+def complete(wheel: Path, root: Path) -> None:
+    """A bare environment into which pip installs the wheel and all that it asks for."""
+    venv.create(root, with_pip=True, symlinks=True)
+    install = [root / "bin" / "python", "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*install, wheel], check=True)
+
+
+@pytest.fixture(scope="module", params=[beside, pytest.param(complete, marks=pytest.mark.install)])
+def installed(request, wheel, tmp_path_factory) -> Path:
+    """The folder of commands of an environment that has the wheel."""
+    root = tmp_path_factory.mktemp("installed") / "env"
+    request.param(wheel, root)
     return root / "bin"
 
 
 def run(command: list[str | Path], folder: Path) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment |= {"NO_COLOR": "1", "COLUMNS": "300"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -58,14 +72,72 @@ def test_wheel_holds_the_tree(wheel):
     assert {name for name in names if ".dist-info/" not in name} == expected
 
 
+def test_source_distribution_holds_what_the_wheel_is_built_from(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    assert tracked("safety_nb", *SHIPPED, "pyproject.toml", "README.md", "LICENSE") <= names
+
+
 def test_installed_package_is_the_wheel_s(installed, tmp_path):
     answer = run([installed / "python", "-c", "import safety_nb; print(safety_nb.__file__)"], tmp_path)
     assert Path(answer.stdout.strip()).is_relative_to(installed.parent)
 
 
-def test_installed_package_takes_the_miniature_through_all_stages(installed, tmp_path):
-    # From an empty folder, away from the checkout; a small mixture, for the numbers do not matter.
-    (tmp_path / "small.yaml").write_text("n_general: 64\nn_safety: 16\nevaluation: [tiny-facts]\n")
-    answer = run([installed / "safety-nb", "run", "small.yaml"], tmp_path)
+SMALL = ["--set", "n_general=64", "--set", "n_safety=16", "--set", "evaluation=[tiny-facts]"]  # numbers do not matter
+
+
+def test_a_parameter_file_that_comes_along_runs_from_an_empty_folder(installed, tmp_path):
+    # One stage: the study below takes runs through all of them.
+    answer = run([installed / "safety-nb", "run", "tiny.yaml", *SMALL, "--until", "mix"], tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert (tmp_path / "outputs" / "runs" / "small" / "report.html").is_file()
+    assert (tmp_path / "outputs" / "runs" / "tiny" / "mix" / "train.jsonl").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    answer = run([installed / "safety-nb", "run", "tinny.yaml"], tmp_path)
+    assert answer.returncode == 2 and "did you mean 'tiny.yaml'" in answer.stderr
+
+
+def test_a_study_and_its_comparison_run_from_an_empty_folder(installed, tmp_path):
+    # The report of a study draws every kind of figure: what was missing from the first wheels.
+    small = [*SMALL[:2], "--set", "n_safety=[0, 16]", "--set", "evaluation=[tiny-harmful, tiny-lookalike]"]
+    answer = run([installed / "safety-nb", "study", "tiny-study.yaml", "--jobs", "2", *small], tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "outputs" / "tiny-study" / "report.html").is_file()
+
+
+def test_a_notebook_that_was_copied_runs_where_it_lies(installed, tmp_path):
+    assert run([installed / "safety-nb", "init", "mine"], tmp_path).returncode == 0
+    execute = [
+        installed / "python",
+        "-m",
+        "papermill",
+        "2-train.ipynb",
+        "out.ipynb",
+        "-k",
+        "python3",
+        "-p",
+        "epochs",
+        "0.1",
+    ]
+    answer = run(execute, tmp_path / "mine" / "notebooks")
+    assert answer.returncode == 0, answer.stderr
+    # It made the mixture first, and results lie beside the notebooks, not among them.
+    assert (tmp_path / "mine" / "outputs" / "runs" / "notebook" / "train" / "adapter").is_dir()
+
+
+def test_init_overwrites_nothing(installed, tmp_path):
+    first = run([installed / "safety-nb", "init", "."], tmp_path)
+    shipped = sorted(tracked("notebooks", "params"))
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == shipped
+    assert f"{len(shipped)} files written to ., 0 were there already" in first.stdout
+    (tmp_path / "params" / "tiny.yaml").write_text("n_safety: 7\n")
+    (tmp_path / "params" / "llama-7b.yaml").unlink()
+    again = run([installed / "safety-nb", "init", "."], tmp_path)
+    assert f"1 files written to ., {len(shipped) - 1} were there already" in again.stdout
+    assert "Left as it is: params/tiny.yaml" in again.stdout
+    assert (tmp_path / "params" / "tiny.yaml").read_text() == "n_safety: 7\n"
+    (tmp_path / "file").touch()
+    refused = run([installed / "safety-nb", "init", "file"], tmp_path)
+    assert refused.returncode == 2 and "name a folder that can be written to" in refused.stderr

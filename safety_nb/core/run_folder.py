@@ -110,7 +110,8 @@ def outputs_root(start: Path | None = None) -> Path:
     """``outputs/`` of the project the working folder lies in, else of the working folder itself."""
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
-        if (folder / "notebooks").is_dir() and (folder / "safety_nb").is_dir():
+        # Of a checkout, or of a folder that `safety-nb init` made.
+        if (folder / "notebooks" / "1-mix.ipynb").is_file() and (folder / "params").is_dir():
             return folder / "outputs"
     return start / "outputs"
 

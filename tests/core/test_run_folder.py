@@ -240,8 +240,9 @@ def test_nothing_is_told_when_all_is_there(run):
 
 
 def test_outputs_of_a_project_are_found_from_a_folder_in_it(tmp_path):
-    for name in ("notebooks", "safety_nb", "a/b"):
+    for name in ("notebooks", "params", "a/b"):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "notebooks" / "1-mix.ipynb").touch()
     assert run_folder.outputs_root(tmp_path / "a" / "b") == tmp_path / "outputs"
     assert run_folder.outputs_root(tmp_path / "notebooks") == tmp_path / "outputs"
 
