@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +36,44 @@ def is_whole(checkpoint: Path) -> bool:
     return recorded == files.hashes(checkpoint, recorded)
 
 
-def newest_whole(run: run_folder.RunFolder, params: TrainParams) -> Path | None:
-    """Where to go on from, if anywhere."""
-    owner = folder(run) / "identity.json"
-    if not owner.is_file() or files.read_json(owner) != _identity(run, params):
-        return None
-    found = sorted(folder(run).glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    return next(filter(is_whole, found), None)
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Attributes:
+        identity: what must be the same for one to be gone on from.
+    """
+
+    folder: Path
+    identity: str
+
+    def newest_whole(self) -> Path | None:
+        """Where to go on from, if anywhere."""
+        if not self._are_ours():
+            return None
+        found = sorted(self.folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+        return next(filter(is_whole, found), None)
+
+    def clear_others(self) -> None:
+        """Remove checkpoints of another training and broken ones; those to come are this training's."""
+        if not self._are_ours():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            files.write_json(self._owner, self.identity)
+        for checkpoint in self.folder.glob("checkpoint-*"):
+            if not is_whole(checkpoint):
+                shutil.rmtree(checkpoint)
+
+    @property
+    def _owner(self) -> Path:
+        return self.folder / "identity.json"
+
+    def _are_ours(self) -> bool:
+        return self._owner.is_file() and files.read_json(self._owner) == self.identity
 
 
-def clear_others(run: run_folder.RunFolder, params: TrainParams) -> None:
-    """Remove checkpoints of another training and broken ones; those to come are this training's."""
-    place, identity = folder(run), _identity(run, params)
-    owner = place / "identity.json"
-    if not owner.is_file() or files.read_json(owner) != identity:
-        shutil.rmtree(place, ignore_errors=True)
-        files.write_json(owner, identity)
-    for checkpoint in place.glob("checkpoint-*"):
-        if not is_whole(checkpoint):
-            shutil.rmtree(checkpoint)
+def of(run: run_folder.RunFolder, params: TrainParams) -> Checkpoints:
+    """The checkpoints of a run's training with these parameters and the rows that are there now."""
+    return Checkpoints(folder(run), _identity(run, params))
 
 
 def _identity(run: run_folder.RunFolder, params: TrainParams) -> str:

@@ -16,7 +16,7 @@ from safety_nb import __version__
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams, validate
-from safety_nb.train import cards, models, training
+from safety_nb.train import cards, inputs, models
 from safety_nb.train.encoding import IGNORED, EncodedRow, encode_row
 
 DTYPES = ("bfloat16", "float16")
@@ -107,7 +107,7 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
             drift=_drift(of, len(rows), as_trained, list(_next_tokens(merged, rows))),
             version=__version__,
         )
-        card = cards.merged_card(record, training.recorded_mixture(run), asdict(done))
+        card = cards.merged_card(record, inputs.recorded_mixture(run), asdict(done))
         files.write_text(folder / "README.md", card)
         files.write_json(folder / "export.json", asdict(done))
     if push:

@@ -14,7 +14,7 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.data import mixing
-from safety_nb.train import cards, export, models, training
+from safety_nb.train import cards, export, inputs, models, training
 from safety_nb.train.encoding import encode_row
 
 BASES = ["tiny", "falcon", "qwen2"]
@@ -277,6 +277,6 @@ def test_card_names_licences_and_hides_folders():
 
 def test_rows_changed_after_mixing_are_no_recorded_mixture(run, tmp_path):
     shutil.copytree(run / "mix", tmp_path / "mix")
-    assert training.recorded_mixture(run_folder.RunFolder(tmp_path))["n_safety"] == 4
+    assert inputs.recorded_mixture(run_folder.RunFolder(tmp_path))["n_safety"] == 4
     files.append_line(tmp_path / "mix" / "train.jsonl", {"id": "one more"})
-    assert training.recorded_mixture(run_folder.RunFolder(tmp_path)) is None
+    assert inputs.recorded_mixture(run_folder.RunFolder(tmp_path)) is None

@@ -110,25 +110,25 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path):
 
     def goes_on(params: TrainParams) -> bool:
         """Whether a training with these parameters would find a whole checkpoint of the one before it."""
-        checkpoints.clear_others(run, params)
+        checkpoints.of(run, params).clear_others()
         checkpoints.mark_whole(_made(folder / "checkpoint-2"))
-        return checkpoints.newest_whole(run, params) is not None
+        return checkpoints.of(run, params).newest_whole() is not None
 
     assert goes_on(params)
     for change in ({"learning_rate": 1e-3}, {"seed": 1}, {"lora_dropout": 0.0}):
-        assert checkpoints.newest_whole(run, params) is not None
-        assert checkpoints.newest_whole(run, params.model_copy(update=change)) is None
+        assert checkpoints.of(run, params).newest_whole() is not None
+        assert checkpoints.of(run, params.model_copy(update=change)).newest_whole() is None
         assert goes_on(params)
     files.write_jsonl(run.train_rows, files.read_jsonl(run.train_rows)[::-1])
-    assert checkpoints.newest_whole(run, params) is None
+    assert checkpoints.of(run, params).newest_whole() is None
 
 
 def test_where_metrics_go_does_not_make_it_another_training(tmp_path):
     params = small_run(tmp_path)
     run = run_folder.open_run(params.run_dir)
-    checkpoints.clear_others(run, params)
+    checkpoints.of(run, params).clear_others()
     checkpoints.mark_whole(_made(run.root / "train" / "checkpoints" / "checkpoint-2"))
-    assert checkpoints.newest_whole(run, params.model_copy(update={"report_to": "tensorboard"})) is not None
+    assert checkpoints.of(run, params.model_copy(update={"report_to": "tensorboard"})).newest_whole() is not None
 
 
 def _made(folder: Path) -> Path:
