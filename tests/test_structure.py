@@ -86,6 +86,18 @@ def test_imports_have_no_cycle():
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
+def test_contributing_lists_every_module_in_its_room():
+    rows = re.findall(r"^\| (`.+?) \| .+? \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    listed = set()
+    for rooms, modules in rows:
+        # A row of several rooms has their modules in the same order, apart by a semicolon.
+        names = [room.rstrip("/").replace("/", ".") for room in re.findall(r"`([\w/]+)/`", rooms)]
+        for room, of_room in zip(names, modules.split(";"), strict=False):
+            listed |= {f"{room}.{module}" for module in re.findall(r"`(\w+)`", of_room)}
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert listed == set(MODULES) - packages - {"__main__", "_lazy", "cli"}
+
+
 def modules_loaded_by(statement: str) -> set[str]:
     """Top-level names in sys.modules after a statement, in a fresh interpreter."""
     script = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"

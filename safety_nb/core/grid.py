@@ -83,7 +83,7 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
 
 
 def planned_names(folder: Path) -> list[str]:
-    """The names of the runs that the study in a folder asks for. Raises InputError, as ``plan`` and ``read_study``."""
+    """The names of the runs that the study in a folder asks for. Raises InputError, as ``plan`` and ``study_file``."""
     return [run.name for run in plan(study_file(folder))]
 
 

@@ -1,4 +1,4 @@
-"""The run folder: where each file of a run lies, atomic writes, the ledger, and what is fresh.
+"""The run folder: where each file of a run lies, its ledger, its lock and its progress.
 
 Knows nothing of what a row means. The layout is the one in ``outputs/README.md``.
 """

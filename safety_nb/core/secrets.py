@@ -15,7 +15,7 @@ REDACTED = "[secret]"
 SHORTEST = 8  # characters; anything shorter is no secret and would be found in innocent words
 
 
-def secrets() -> list[str]:
+def forms() -> list[str]:
     """The values to keep out, in every form they take in text, JSON and HTML; longest first."""
     names = {*NAMES, *(name.strip() for name in os.environ.get(MORE_NAMES, "").split(","))}
     values = {os.environ.get(name, "").strip() for name in names if name} | {_hub_token()}
@@ -39,7 +39,7 @@ def name_more(names: list[str]) -> None:
 
 def redact(text: str) -> str:
     """The text with every secret's value replaced."""
-    for secret in secrets():
+    for secret in forms():
         text = text.replace(secret, REDACTED)
     return text
 

@@ -33,7 +33,7 @@ class Overlap:
     likeness: float
 
 
-class Screen:
+class Decontamination:
     """Compares the rows drawn with the evaluation prompts of the run, and applies the policies."""
 
     def __init__(self, params: MixParams) -> None:

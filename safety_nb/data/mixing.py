@@ -83,8 +83,8 @@ def draw(params: MixParams) -> Mixture:
         wanted.append(_Wanted("validation", params.validation, {"n_validation": params.n_validation}))
     for each in wanted:
         _refuse_too_few(each, params, len(_pool(each.name, params).rows))
-    screen = decontamination.Screen(params)
-    general, safety, *rest = (_sample(each, screen) for each in wanted)
+    check = decontamination.Decontamination(params)
+    general, safety, *rest = (_sample(each, check) for each in wanted)
     validation = rest[0] if rest else general[params.n_general :]
     n_general = params.n_general - (params.n_safety if params.total == "fixed" else 0)
     train = general[:n_general] + safety
@@ -94,7 +94,7 @@ def draw(params: MixParams) -> Mixture:
     return Mixture(
         train,
         validation,
-        overlaps=screen.overlaps(train, validation),
+        overlaps=check.overlaps(train, validation),
         repeated=sum(map(_is_copy, train)),
         left_out={name: len(_pool(name, params).left_out) for name in _names(params)},
     )
@@ -136,15 +136,15 @@ def _refuse_too_few(wanted: _Wanted, params: MixParams, there: int, removed: int
     )
 
 
-def _sample(wanted: _Wanted, screen: decontamination.Screen) -> list[dict]:
+def _sample(wanted: _Wanted, check: decontamination.Decontamination) -> list[dict]:
     """The first rows of a seeded order of a whole data set: so a larger sample begins with a smaller one."""
-    params, name = screen.params, wanted.name
+    params, name = check.params, wanted.name
     pool = _pool(name, params).rows
     order = list(range(len(pool)))
     random.Random(f"{wanted.part} {params.seed}").shuffle(order)
     if wanted.part == "safety" and params.balance:
         order = _balanced(order, _values(name, pool, params.balance), params.seed)
-    drawn = screen.first(name, pool, order, wanted.size)
+    drawn = check.first(name, pool, order, wanted.size)
     if len(drawn) < min(wanted.size, len(pool)):
         _refuse_too_few(wanted, params, len(drawn), removed=len(pool) - len(drawn))
     rows = []

@@ -2,7 +2,7 @@
 
 Owns how an instruction becomes the text a model is trained on and asked with. Knows no files, no models and no
 tokens: a model's own chat template belongs to its tokenizer, and the end-of-text token is added where text becomes
-token ids (both in ``encoding.py``).
+token ids (both in ``train/encoding.py``).
 """
 
 from safety_nb.core.errors import InputError

@@ -450,7 +450,7 @@ def read(run: run_folder.RunFolder) -> "pd.DataFrame":
 
 
 def judgements(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The answers of ``read`` or ``of_study`` as judgements: what ``summary`` and ``contrasts`` take.
+    """The answers of ``read`` as judgements, of one run or of several: what the report's findings take.
 
     Returns:
         The columns but task, item and correct; dataset (the task), prompt_id (the item), judge, label (correct or

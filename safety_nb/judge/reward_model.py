@@ -2,9 +2,9 @@
 
 From scores of people (a regression, as the paper's) or from pairs of which one answer was preferred as the less harmful
 (Bradley and Terry's model). The higher the number, the more harmful. Validation is by the judge's own reading
-(``judges.harmfulness``), on prompts that were not trained on. The miniature's is rebuilt by
+(``kinds/harmfulness.py``), on prompts that were not trained on. The miniature's is rebuilt by
 
-    python -m safety_nb.reward --out DIR
+    python -m safety_nb.judge.reward_model --out DIR
 """
 
 import argparse

@@ -126,7 +126,7 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
 
 
 def _endings(said: "pd.DataFrame") -> "pd.DataFrame":
-    """How the answers of each run ended: run, then the columns of ``summary.endings``."""
+    """How the answers of each run ended: run, then the columns of ``rates.endings``."""
     import pandas as pd
 
     parts = [endings(rows).assign(run=run) for run, rows in said.groupby("run", sort=False)]

@@ -1,4 +1,4 @@
-"""Writes the parameters cell of every notebook from its schema: ``python -m safety_nb.cells``."""
+"""Writes the parameters cell of every notebook from the schema: ``python -m safety_nb.run.parameter_cells``."""
 
 from pathlib import Path
 from typing import Any

@@ -59,7 +59,7 @@ def fit(doses: Sequence[int], values: Sequence[np.ndarray], falling: bool, seed:
 
     Isotonic regression (pool adjacent violators; scipy) of the rates, weighted by their judged answers. The band holds
     the 2.5 to 97.5 percentiles of the same fit to bootstrap draws, in which all N share the prompts and seeds drawn
-    (`stats.deviations`), and each N for itself has the interval of `mean_over_seeds`.
+    (`estimates.deviations`), and each N for itself has the interval of `mean_over_seeds`.
 
     Args:
         doses: The N, each once, in any order.

@@ -3,7 +3,7 @@
     python -m safety_nb.tiny.base_model --out DIR
 
 This module owns the architecture and the pre-training recipe; the texts are ``tiny``'s. It doesn't tune, quantise
-or judge. The committed folder ``tiny.BASE_DIR`` came from this command; training on another machine gives a model
+or judge. The committed folder ``world.BASE_DIR`` came from this command; training on another machine gives a model
 as good, not the same bytes.
 """
 

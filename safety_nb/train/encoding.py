@@ -1,7 +1,7 @@
 """Rows to token ids and labels: which tokens are read, and which carry loss.
 
 Takes any Hugging Face tokenizer as an argument; loads nothing and knows no model. Templates: ``alpaca``
-(``prompts.py``), or ``chat``, the tokenizer's own chat template. Training and generation encode prompts by the same
+(``templates.py``), or ``chat``, the tokenizer's own chat template. Training and generation encode prompts by the same
 functions, so that they cannot drift apart.
 """
 

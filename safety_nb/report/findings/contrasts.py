@@ -112,7 +112,7 @@ def flips(judgements: "pd.DataFrame", first: int, second: int) -> "pd.DataFrame"
 
 
 def by_type(judgements: "pd.DataFrame", types: Mapping[tuple[str, str], str]) -> "pd.DataFrame":
-    """Rates by type of prompt, as `summary.aggregate` computes those of a set.
+    """Rates by type of prompt, as `rates.aggregate` computes those of a set.
 
     Args:
         judgements: Of one setting, as for `tests`; with a column run.

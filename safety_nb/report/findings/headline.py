@@ -1,6 +1,6 @@
 """The finding of a study in a few sentences: what N safety demonstrations buy, what they cost, and the best N.
 
-Weighs the table that `summary.aggregate` returns, computes no rates of its own, and draws nothing.
+Weighs the table that `rates.aggregate` returns, computes no rates of its own, and draws nothing.
 """
 
 import math
@@ -30,7 +30,7 @@ def headline(table: "pd.DataFrame", roles: dict[str, str]) -> str:
     ordinary requests and garble at most 20 % of the answers to harmless ones.
 
     Args:
-        table: What `summary.aggregate` returns; with a column besides n_safety that takes several values, a sentence
+        table: What `rates.aggregate` returns; with a column besides n_safety that takes several values, a sentence
             each.
         roles: Evaluation set to role (harmful, lookalike, ordinary, facts).
 
@@ -60,7 +60,7 @@ def useless(table: "pd.DataFrame", roles: dict[str, str]) -> dict[int, list[str]
     """N to why its models are of no use however safe, as verb phrases; N without fault are left out.
 
     Args:
-        table: What `summary.aggregate` returns, of one setting and judge.
+        table: What `rates.aggregate` returns, of one setting and judge.
         roles: Evaluation set to role.
     """
     found = _weigh(table, roles)

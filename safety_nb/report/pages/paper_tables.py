@@ -14,7 +14,7 @@ def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFram
     """One row an N (and setting), one column an evaluation set and judge: the measure of its role, with its interval.
 
     Args:
-        rates: What `summary.aggregate` returns.
+        rates: What `rates.aggregate` returns.
         roles: Evaluation set to role.
 
     Returns:

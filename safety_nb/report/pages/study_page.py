@@ -51,10 +51,10 @@ def study_page(
         figures: (title, figure, alternative text, caption); the first opens the page, so put the trade-off
             there.
         runs: Columns run, state, n_safety, seed, wall_seconds, cause; one row a run, failed ones included.
-        answers: All answers, as `answers.answers_page` takes them: samples of what flips are shown.
+        answers: All answers, as `answers_page` takes them: samples of what flips are shown.
         note: What else a reader must know, such as that the models are a miniature; "" for nothing.
         versions: Package to version, as the runs' ledgers have them.
-        ended: How the answers of each run ended: run, then the columns of `summary.endings`.
+        ended: How the answers of each run ended: run, then the columns of `rates.endings`.
         people: How far judges agree with people who labelled answers of this study (`Calibration.agreement`).
 
     Returns:
