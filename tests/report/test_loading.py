@@ -1,5 +1,8 @@
 """Runs and studies as tables in Python: the same numbers as in the files, every planned run told."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from studies import fail, finish, write_study
@@ -9,6 +12,8 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.files import write_text
 from safety_nb.report import study_tables, writing
 from safety_nb.report.findings import comparison
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,13 @@ def test_a_run_lacking_a_stage_says_which_makes_it(folder, tmp_path):
     assert run.params["n_safety"].tolist() == [3]
     with pytest.raises(InputError, match="judgements.jsonl: stage 'judge' makes it"):
         _ = run.judgements
+
+
+def test_the_example_of_the_readme_runs(folder):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    code = code.replace("outputs/tiny-study", str(folder)).replace("outputs/runs/tiny", str(folder / "n0_seed0"))
+    exec(code, names := {})
+    assert names["study"].folder == folder and len(names["run"].rates)
 
 
 @pytest.mark.parametrize(
