@@ -6,8 +6,6 @@ for twice. Knows nothing of what is asked; `wire.py` knows how.
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import math
 import queue
 import threading
@@ -18,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safety_nb.core import files
+from safety_nb.core.digests import digest
 from safety_nb.core.wire import (
     UNREACHABLE,
     Answer,
@@ -118,7 +117,7 @@ def request_key(endpoint: Endpoint, request: Request) -> str:
     others = {"text": (request.text, ""), "seed": (request.seed, None), "top_p": (endpoint.top_p, 1.0)}
     others |= {"schema": (request.schema, None), "inputs": (list(request.inputs), [])}
     decisive |= {name: value for name, (value, unset) in others.items() if value != unset}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return digest(decisive, sort_keys=True, ensure_ascii=True)
 
 
 def estimate(endpoint: Endpoint, requests: Iterable[Request], cache: Path) -> Estimate:

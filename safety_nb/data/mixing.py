@@ -5,14 +5,13 @@ first of those of a smaller one), and the safety rows of a smaller N are the fir
 with an evaluation prompt stop the mixture, are replaced by the next ones of their set, or are reported.
 """
 
-import hashlib
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from safety_nb.core import files, run_folder
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams
 from safety_nb.data import decontamination, overlap, templates
@@ -259,7 +258,7 @@ def _whole_key(row: dict) -> str:
 
 
 def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return digest(value, sort_keys=True, ensure_ascii=False)
 
 
 def remarks(record: dict) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from safety_nb import __version__
 from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import GenerateParams
 from safety_nb.data import templates
@@ -118,7 +119,7 @@ def _kept_answers(run: run_folder.RunFolder, params: GenerateParams) -> list[dic
     """What an earlier execution has left that was cut short; what another model or other settings left is removed."""
     decisive = params.model_dump(exclude=_INDIFFERENT)
     decisive |= {"adapter_sha256": files.sha256(run.adapter) if params.adapter == "run" else "", "version": __version__}
-    identity = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    identity = digest(decisive, sort_keys=True, ensure_ascii=True)
     lines = files.read_log(run.partial_responses)
     if not lines or lines[0].get("identity") != identity:
         run.partial_responses.unlink(missing_ok=True)

@@ -4,9 +4,7 @@ One file a person, ``annotations/NAME.jsonl`` in the folder of a run or a study:
 given. What holds now is a pure function of the lines. Knows no widgets.
 """
 
-import hashlib
 import itertools
-import json
 import operator
 import re
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safety_nb.core import tables
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_jsonl, read_log
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
@@ -80,12 +79,12 @@ class Item:
     def id(self) -> str:
         """SHA-256 of all of it: a label holds for these words of this run, and not for others made in their place."""
         whole = [*self.runs, self.dataset, self.prompt_id, self.sample, self.prompt, *self.responses]
-        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+        return digest(whole, sort_keys=False, ensure_ascii=True)
 
 
 def text_hash(prompt: str, response: str) -> str:
     """SHA-256 of a prompt and its answer, by which a judge that knows no runs finds a label again."""
-    return hashlib.sha256(json.dumps([prompt, response]).encode()).hexdigest()
+    return digest([prompt, response], sort_keys=False, ensure_ascii=True)
 
 
 # --- what there is to label ---------------------------------------------------------------------------------------
@@ -207,7 +206,7 @@ def swapped(item: Item, annotator: str, seed: int) -> bool:
 
 def _mixed(*parts: Any) -> str:
     """What things are shuffled by: unlike a generator's, the order of some does not change when others are added."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return digest(parts, sort_keys=False, ensure_ascii=True)
 
 
 # --- the log ------------------------------------------------------------------------------------------------------

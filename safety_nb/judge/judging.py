@@ -3,14 +3,13 @@
 A judge does not know which run wrote a response. What it cannot tell is missing, with the reason, and never a number.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import fetch, sources
@@ -50,15 +49,15 @@ def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
 
 def _key(row: dict) -> str:
     read = [row["prompt"], row["response"], row.get("answer")]
-    return hashlib.sha256(json.dumps(read, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+    return digest(read, sort_keys=False, ensure_ascii=False)
 
 
 def _kept_in(judge: Judge) -> Path | None:
     if not judge.identity:
         return None
-    digest = hashlib.sha256(json.dumps(judge.identity, sort_keys=True).encode()).hexdigest()
+    identity = digest(judge.identity, sort_keys=True, ensure_ascii=True)[:16]
     kind = judge.name.partition(":")[0]
-    return fetch.cache_dir() / "judgements" / f"{kind}-{digest[:16]}.jsonl"
+    return fetch.cache_dir() / "judgements" / f"{kind}-{identity}.jsonl"
 
 
 # --- a run --------------------------------------------------------------------------------------------------------

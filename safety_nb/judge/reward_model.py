@@ -8,8 +8,6 @@ From scores of people (a regression, as the paper's) or from pairs of which one 
 """
 
 import argparse
-import hashlib
-import json
 import math
 import random
 import re
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb import __version__
 from safety_nb.core import files, run_folder
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainRewardParams
 from safety_nb.data.datasets import sources
@@ -64,7 +63,7 @@ class Data:
 
     def sha256(self) -> str:
         parts = [list(map(asdict, part)) for part in (self.training, self.validation)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return digest(parts, sort_keys=False, ensure_ascii=True)
 
     def table(self) -> "pd.DataFrame":
         """Columns source, training, validation (counts), and of scores mean_score."""

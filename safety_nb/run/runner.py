@@ -4,8 +4,6 @@ Knows nothing of machine learning: what a stage reads and leaves is told by ``st
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import platform
 import signal
@@ -20,6 +18,7 @@ import yaml
 
 from safety_nb import __version__
 from safety_nb.core import files, run_folder, secrets
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams
 from safety_nb.data.datasets import sources
@@ -124,7 +123,7 @@ def fingerprint(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> s
         "data": _own_data(stage, params) | _labels(run, stage, params),
         "version": __version__,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest(parts, sort_keys=True, ensure_ascii=True)
 
 
 def _own_data(stage: Stage, params: RunParams) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """Checkpoints of a training: where it can go on from, and whether one is whole."""
 
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 from safety_nb import __version__
 from safety_nb.core import files, run_folder
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
 
@@ -83,7 +82,7 @@ def _identity(run: run_folder.RunFolder, params: TrainParams) -> str:
         "rows": [files.sha256(run.train_rows), files.sha256(run.validation_rows)],
         "version": __version__,
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return digest(identity, sort_keys=True, ensure_ascii=True)
 
 
 def check_disk(run: run_folder.RunFolder, loop: Any) -> None:

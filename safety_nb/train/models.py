@@ -4,14 +4,13 @@ Knows neither data nor judging. torch, transformers, peft and bitsandbytes are i
 """
 
 import contextlib
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safety_nb.core import files
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.tiny import world
 
@@ -183,8 +182,8 @@ def commit(base_model: str, revision: str = "") -> str:
 def folder_sha256(folder: Path) -> str:
     """SHA-256 over the files of a saved model that decide what it computes: weights, configuration, tokenizer."""
     kinds = (".safetensors", ".json", ".jinja", ".model", ".txt")
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
-    return hashlib.sha256(json.dumps(files.hashes(folder, names)).encode()).hexdigest()
+    names = [path.name for path in folder.iterdir() if path.suffix in kinds]
+    return digest(files.hashes(folder, names), sort_keys=True, ensure_ascii=True)
 
 
 def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import safety_nb
 from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core.digests import digest
 from safety_nb.core.endpoint import Answer, Clock, Endpoint, Estimate, Request, Usage
 from safety_nb.core.errors import InputError
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL
@@ -488,7 +489,7 @@ def _write(job: Job, kept: list[dict], counts: dict[str, int]) -> dict:
         "limit": job.params.limit,
         "duplicates": job.duplicates,
         "endpoint": ask and {**ask, "max_tokens": job.ask.max_tokens},
-        "prompts_sha256": hashlib.sha256(json.dumps(PROMPTS, sort_keys=True).encode()).hexdigest() if ask else None,
+        "prompts_sha256": digest(PROMPTS, sort_keys=True, ensure_ascii=True) if ask else None,
         "tokens": {"prompt": used.prompt_tokens, "answer": used.completion_tokens, "uncounted": used.uncounted},
         "counts": counts,
         "file": job.data.name,

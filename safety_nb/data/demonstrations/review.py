@@ -4,14 +4,13 @@ The decisions are a log of JSON lines; what holds now is a pure function of it, 
 The widgets are a thin layer over these functions. Knows nothing of how the rows were made.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safety_nb.core import files
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import as_html
 
@@ -30,7 +29,7 @@ class Decision:
 
 def item_hash(row: Mapping) -> str:
     """SHA-256 of a row's texts: a decision holds for these words, and not for others made in their place."""
-    return hashlib.sha256(json.dumps([row.get(field, "") for field in FIELDS]).encode()).hexdigest()
+    return digest([row.get(field, "") for field in FIELDS], sort_keys=False, ensure_ascii=True)
 
 
 # --- the log ------------------------------------------------------------------------------------------------------

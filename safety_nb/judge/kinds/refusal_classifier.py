@@ -7,7 +7,6 @@ from, with hashes, and how well it did on models and prompts that it had not see
 """
 
 import hashlib
-import json
 import math
 import zipfile
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb import __version__
 from safety_nb.core import files
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.core.params import JudgeParams
@@ -209,8 +209,7 @@ def _rows(name: str, table: "pd.DataFrame", prompt: str, response: str, label: s
 
 def _digest(table: "pd.DataFrame", columns: Sequence[str]) -> str:
     """SHA-256 of what was read of a table, in the order of its rows."""
-    told = json.dumps(table[list(columns)].astype(str).to_numpy().tolist(), ensure_ascii=False)
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+    return digest(table[list(columns)].astype(str).to_numpy().tolist(), sort_keys=False, ensure_ascii=False)
 
 
 def _cross_validation(rows: Sequence[dict], watch: Callable[[str], None]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from servers import Reaction, Scripted, reply
 
 from safety_nb.core import files
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MakeSafetyDataParams, MixParams, validate
 from safety_nb.data import mixing
@@ -172,7 +173,7 @@ def test_an_endpoint_rewords_and_answers_and_costs_what_it_says(questions, param
         # 3 x (10 + 20) and 3 x (3 + 5)
         assert record["tokens"] == {"prompt": 90, "answer": 24, "uncounted": 0}
         assert record["endpoint"]["model"] == "m" and record["endpoint"]["host"] in server.base_url
-        assert len(record["prompts_sha256"]) == 64
+        assert record["prompts_sha256"] == digest(making.PROMPTS, sort_keys=True, ensure_ascii=True)
         assert "answers: 3 of 3; 3 asked, 0 there already" in capsys.readouterr().out
 
         again = making.open_job(endpoint_params(params, server, questions), refusal.label)
