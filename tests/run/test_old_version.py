@@ -1,6 +1,6 @@
 """A study that version 0.1.0 left is read as its own, and what was paid for then is not asked for again.
 
-What is expected is what that version wrote itself, byte for byte: files in ``fixtures/study-0.1.0`` are compared with
+What is expected is what that version wrote itself: files in ``fixtures/study-0.1.0`` are compared with
 those made anew from a copy. Nothing is trained and no endpoint is there.
 """
 
@@ -8,6 +8,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -65,7 +66,11 @@ def made_anew(folder: Path, names: list[str], make) -> None:
         (folder / name).unlink()
     make()
     for name in names:
-        assert (folder / name).read_bytes() == (OLD / "study" / name).read_bytes(), name
+        made, expected = folder / name, OLD / "study" / name
+        if made.suffix == ".csv":  # another processor may compute another last digit
+            pd.testing.assert_frame_equal(pd.read_csv(made), pd.read_csv(expected), rtol=1e-9, obj=name)
+        else:
+            assert made.read_bytes() == expected.read_bytes(), name
 
 
 # The ledger
