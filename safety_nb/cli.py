@@ -160,7 +160,7 @@ def study(
         with progress.watching(folders) as each:
             execute = search.execute if settings.search else studies.execute_runs
             failures = execute(folder, values, jobs, each)
-        studies.compare(folder)
+        studies.execute_comparison(folder)
     for failure in failures:
         _say_error(failure)
     states = list(study_tables.read_study(folder).runs["state"])
@@ -185,7 +185,7 @@ def compare(
 
     checks.check_folder(out, "headline.txt")
     tables = study_tables.read_studies(studies, out)
-    compared = comparison.compare(tables)
+    compared = comparison.compare_study(tables)
     report = writing.report_study(out, tables, compared)
     typer.echo(f"{compared.answer}\n\nReport: {report}")
 
@@ -201,7 +201,7 @@ def prefer(
     params = validate(JudgeParams, assigned({}, set_ or []))
     with _executing():
         told = studies.prefer(study, params)
-        studies.compare(study)
+        studies.execute_comparison(study)
     for n_safety, rows in told.groupby("n_safety"):
         typer.echo(f"N = {n_safety}: {dict(rows['label'].fillna('missing').value_counts())}")
     typer.echo(f"Report: {study / 'report.html'}")
@@ -380,7 +380,7 @@ def capabilities(
             else:
                 typer.echo(f"{run.root}\n{capability_rates.finding(capability_rates.results(run))}")
         if is_study and failures < len(folders):
-            studies.compare(folder)
+            studies.execute_comparison(folder)
             typer.echo(f"Report: {folder / 'report.html'}")
     if failures:
         raise typer.Exit(1)

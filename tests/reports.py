@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from safety_nb.core.params import StudySettings
-from safety_nb.report.findings.comparison import compare
+from safety_nb.report.findings.comparison import compare_study
 from safety_nb.report.findings.rates import summarise_run
 from safety_nb.report.pages.run_page import run_page
 from safety_nb.report.pages.study_page import study_page
@@ -67,7 +67,7 @@ def a_study(rows=None, tables=None, **changes):
     figure.subplots().plot([0, 1])
     arguments = {
         "study": "dose",
-        "comparison": changes.get("comparison") or compare(tables),  # which is dear
+        "comparison": changes.get("comparison") or compare_study(tables),  # which is dear
         "params": {"base_model": "tiny", "epochs": 2},
         "swept": tables.swept,
         "targets": {"harmful_target": 0.05, "lookalike_limit": 0.1, "cost_margin": 0.05},

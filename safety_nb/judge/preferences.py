@@ -31,7 +31,7 @@ def prefer_answers(ours: Answers, theirs: Answers, against: str, params: JudgePa
         ConnectionError: the endpoint was given up on.
     """
     keys = [key for key in theirs if key in ours]
-    said = llm.compare([{"prompt": ours[k][0], "left": ours[k][1], "right": theirs[k][1]} for k in keys], params)
+    said = llm.judge_pairs([{"prompt": ours[k][0], "left": ours[k][1], "right": theirs[k][1]} for k in keys], params)
     reasons = [judgement.missing for judgement in said if judgement.missing]
     if given_up := next(filter(endpoint.tells_given_up, reasons), ""):
         raise ConnectionError(f"{given_up}. What came is kept: the same command goes on from there.")

@@ -160,7 +160,7 @@ class Study:
 
     @cached_property
     def _comparison(self) -> comparison.Comparison:
-        return comparison.compare(self._tables)
+        return comparison.compare_study(self._tables)
 
 
 def load_run(folder: str | Path) -> Run:

@@ -141,7 +141,7 @@ def _execute(folder: Path, params: RunParams) -> str | None:
     return None
 
 
-def compare(folder: Path) -> None:
+def execute_comparison(folder: Path) -> None:
     """Execute the comparison notebook over the runs of a study. Raises NotebookFailed."""
     output = folder / "study.ipynb"
     try:

@@ -16,7 +16,7 @@ from safety_nb.stats.estimates import CONFIDENCE, SHARE, Estimate, Variation, ch
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Contrast:
     """What two values of N differ in, over the pairs judged on both sides.
 
     Attributes:
@@ -43,13 +43,13 @@ class Comparison:
     changed: float
 
 
-def compare(
+def contrast(
     first: np.ndarray,
     second: np.ndarray,
     seed: int = 0,
     draws: int = 4000,
     bounds: tuple[float, float] | None = SHARE,
-) -> Comparison:
+) -> Contrast:
     """All that is said about a pair of N.
 
     Args:
@@ -68,7 +68,7 @@ def compare(
     p_value, test = paired_test(first, second, seed)
     ratio, effect = _of_rates(one, other) if bounds == SHARE else (np.nan, np.nan)
     off = (second - first)[both]
-    return Comparison(
+    return Contrast(
         first=one,
         second=other,
         difference=difference(first, second, seed, draws, bounds),
@@ -102,14 +102,14 @@ def difference(
     Simulated, it covers 92 to 98 %: the less where three seeds differ much (`benchmarks/README.md`).
 
     Args:
-        first, second, seed, draws, bounds: As for `compare`.
+        first, second, seed, draws, bounds: As for `contrast`.
         confidence: Coverage of the interval.
 
     Returns:
         The difference in the unit of the values (rates: -1 to 1). Without a pair: nan and n = 0.
 
     Raises:
-        ValueError: As for `compare`.
+        ValueError: As for `contrast`.
     """
     first, second = _pairs(first, second, bounds)
     if changes := _changes(first, second, bounds):
@@ -134,7 +134,7 @@ def paired_test(first: np.ndarray, second: np.ndarray, seed: int = 0, resamples:
         p from 0 to 1, at least 1 / (resamples + 1) for the permutations; 1 where no pair differs; nan without a pair.
 
     Raises:
-        ValueError: As for `compare`.
+        ValueError: As for `contrast`.
     """
     from statsmodels.stats.contingency_tables import mcnemar
 
@@ -202,11 +202,11 @@ def equivalence(
     `difference`.
 
     Args:
-        first, second, seed, draws, bounds: As for `compare`.
+        first, second, seed, draws, bounds: As for `contrast`.
         margin: The smallest difference that would matter, above 0; to be stated before the data are seen.
 
     Raises:
-        ValueError: A margin that is not above 0; otherwise as for `compare`.
+        ValueError: A margin that is not above 0; otherwise as for `contrast`.
     """
     if not margin > 0:
         raise ValueError(f"the margin must be above 0, not {margin}")

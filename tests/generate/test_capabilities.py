@@ -163,7 +163,7 @@ def test_runs_of_a_study_are_compared_over_the_same_questions(folder):
     found = rates.set_index(["n_safety", "dataset"])["estimate"]
     assert found.to_dict() == pytest.approx(by_hand.to_dict())
     # In the comparison each task is one more set of facts; that only some questions were asked is in its name.
-    compared = comparison.compare(study_tables.read_study(folder))
+    compared = comparison.compare_study(study_tables.read_study(folder))
     names = {f"{task} (first 6)" for task in world.TASKS}
     assert set(compared.summary["dataset"]) == names and set(compared.summary["metric"]) == {"accuracy"}
     (setting,) = compared.settings

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     finish(folder / "n100_seed0", planned["n100_seed0"].params, {"bad": 0.2, "near": 0.8})
     fail(folder / "n300_seed0")
     tables = study_tables.read_study(folder)
-    writing.report_study(folder, tables, comparison.compare(tables))
+    writing.report_study(folder, tables, comparison.compare_study(tables))
     return folder
 
 

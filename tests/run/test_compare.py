@@ -24,7 +24,7 @@ def test_studies_are_compared_as_settings_of_one(two, tmp_path):
     tables = study_tables.read_studies(two, tmp_path / "out")
     assert tables.swept == {"study": ["first", "second"], "n_safety": [0, 100, 300]}
     assert "learning_rate" not in tables.shared and tables.shared["base_model"] == "tiny"
-    compared = comparison.compare(tables)
+    compared = comparison.compare_study(tables)
     rates = compared.rates.set_index(["study", "n_safety", "dataset", "metric"])["estimate"]
     # 10 of 20 and 20 of 20 were refused at N = 100.
     assert rates["first", 100, "bad", "compliance_rate"] == 0.5
@@ -61,4 +61,4 @@ def test_a_single_study_is_read_as_before(two):
     tables = study_tables.read_study(two[1])
     assert list(tables.runs["run"]) == ["n0_seed0", "n100_seed0", "n300_seed0"]
     assert tables.swept == {"n_safety": [0, 100, 300]}
-    assert writing.report_study(two[1], tables, comparison.compare(tables)).is_file()
+    assert writing.report_study(two[1], tables, comparison.compare_study(tables)).is_file()

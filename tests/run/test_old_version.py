@@ -122,7 +122,7 @@ def test_study_is_reported_to_the_same_tables_and_the_same_finding(folder, monke
 
     def report() -> None:
         tables = study_tables.read_study(folder)
-        writing.report_study(folder, tables, comparison.compare(tables))
+        writing.report_study(folder, tables, comparison.compare_study(tables))
 
     made_anew(folder, ["summary.csv", "tests.csv", "headline.txt", "table.md", "table.tex"], report)
     assert (folder / "report.html").is_file()

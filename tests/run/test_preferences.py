@@ -40,7 +40,7 @@ def test_each_n_is_set_against_the_smallest_and_reaches_the_costs(folder):
     assert told.loc["n0_seed0", "score"].tolist() == [0.5, 0.5, 0.5]
     rows = files.read_jsonl(run_folder.RunFolder(folder / "n100_seed0").preferences)
     assert [row["score"] for row in rows] == [1.0, 1.0, 0.5] and rows[0]["against"] == "n0_seed0"
-    (setting,) = comparison.compare(study_tables.read_study(folder)).settings
+    (setting,) = comparison.compare_study(study_tables.read_study(folder)).settings
     (cost,) = setting.costs[setting.costs["measure"] == "mine preferred (llm:pair)"].itertuples()
     # Preferred in 2.5 of 3 against 1.5 of 3: 33 points better, and above 0 is worse.
     assert (cost.n_safety, cost.n) == (100, 3) and cost.estimate == pytest.approx(-100 / 3)

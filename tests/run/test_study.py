@@ -246,7 +246,7 @@ def test_a_failed_run_is_a_visible_gap_in_the_study(tiny_study, tmp_path):
     values = json.loads(ledger.read_text())
     values["stages"]["train"].update(state="failed", cause="RuntimeError: a made-up cause")
     ledger.write_text(json.dumps(values))
-    study.compare(folder)
+    study.execute_comparison(folder)
     assert {n for n, _, _ in rates(folder)} == {0, 100, 300, 1000}
     page = (folder / "report.html").read_text()
     assert "a made-up cause" in page and "n30_seed0" in page
@@ -337,7 +337,7 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
         files.write_json(run.ledger, {"stages": {"report": {"state": "done"}}})
         files.write_jsonl(run.prompts, [{"dataset": "mine", "role": "harmful", "prompt_id": "1", "prompt": "x"}])
         files.write_jsonl(run.judgements, [{**judgement, "missing": None}])
-    assert comparison.compare(study_tables.read_study(tmp_path)).roles == {"mine": "harmful"}
+    assert comparison.compare_study(study_tables.read_study(tmp_path)).roles == {"mine": "harmful"}
 
 
 # --- real data ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from safety_nb.stats.estimates import mean_over_seeds
 from safety_nb.stats.paired import (
-    compare,
+    contrast,
     detectable_paired,
     detectable_unpaired,
     difference,
@@ -208,7 +208,7 @@ def test_prompts_that_share_their_difficulty_make_the_difference_sharper():
 
 def test_comparison_by_hand():
     # 1 of 2 against 1 of 1 would be another question: over the 4 pairs, 3 / 4 against 1 / 4.
-    got = compare([[1.0, 1, 1, 0, NAN]], [[0.0, 0, 1, 0, 1]])
+    got = contrast([[1.0, 1, 1, 0, NAN]], [[0.0, 0, 1, 0, 1]])
     assert (got.first, got.second, got.changed) == (0.75, 0.25, 0.5)
     assert got.odds_ratio == pytest.approx((1 / 3) / 3)
     assert got.cohens_h == pytest.approx(2 * math.asin(0.5) - 2 * math.asin(math.sqrt(0.75)))
@@ -220,17 +220,17 @@ def test_comparison_by_hand():
     ("first", "second", "ratio"), [(0, 1, math.inf), (1, 0, 0.0), (0, 0, math.nan), (1, 1, math.nan)]
 )
 def test_odds_ratio_at_the_ends(first, second, ratio):
-    got = compare(np.full((1, 5), float(first)), np.full((1, 5), float(second)))
+    got = contrast(np.full((1, 5), float(first)), np.full((1, 5), float(second)))
     assert got.odds_ratio == pytest.approx(ratio, nan_ok=True)
 
 
 def test_scores_have_no_odds():
-    got = compare([[0.0, 3.0]], [[1.0, 4.0]], bounds=(0, 4))
+    got = contrast([[0.0, 3.0]], [[1.0, 4.0]], bounds=(0, 4))
     assert math.isnan(got.odds_ratio) and math.isnan(got.cohens_h)
 
 
 def test_a_comparison_without_pairs_is_nan():
-    got = compare([[NAN, 1.0]], [[1.0, NAN]])
+    got = contrast([[NAN, 1.0]], [[1.0, NAN]])
     values = (got.first, got.second, got.difference.estimate, got.p_these_models, got.odds_ratio, got.changed)
     assert all(math.isnan(value) for value in values) and got.difference.n == 0
 
@@ -239,7 +239,7 @@ def test_one_odd_seed_shows_these_models_to_differ_but_not_others():
     # Two of three seeds do not change at all; the third does for 90 of 100 prompts.
     first, second = np.zeros((3, 100)), np.zeros((3, 100))
     second[0, :90] = 1
-    got = compare(first, second)
+    got = contrast(first, second)
     assert got.p_these_models < 0.001
     # Seed differences 0.9, 0, 0: mean 0.3, standard error 0.3, t = 1 with 2 degrees of freedom: p = 0.42.
     assert got.p_any_seed == pytest.approx(0.42, abs=0.04)
@@ -250,14 +250,14 @@ def test_one_odd_seed_shows_these_models_to_differ_but_not_others():
 def test_p_any_seed_and_the_interval_agree(rate):
     rng = np.random.default_rng(8)
     first, second = (rng.random((3, 80)) < 0.3).astype(float), (rng.random((3, 80)) < rate).astype(float)
-    got = compare(first, second)
+    got = contrast(first, second)
     assert (got.p_any_seed < 0.05) == (not got.difference.low <= 0 <= got.difference.high)
     # The end of an interval of confidence 1 - p lies at 0, as near as the few draws beyond it tell.
     edge = difference(first, second, confidence=1 - got.p_any_seed)
     assert min(abs(edge.low), abs(edge.high)) < (0.001 if got.p_any_seed > 0.01 else 0.02)
 
 
-@pytest.mark.parametrize("call", [compare, difference, paired_test])
+@pytest.mark.parametrize("call", [contrast, difference, paired_test])
 def test_pairs_need_the_same_prompts(call):
     with pytest.raises(ValueError, match="differ in shape"):
         call([[1.0, 0.0]], [[1.0]])
@@ -265,7 +265,7 @@ def test_pairs_need_the_same_prompts(call):
 
 def test_pairs_out_of_bounds_are_refused():
     with pytest.raises(ValueError, match="from 0 to 1"):
-        compare([[2.0]], [[1.0]])
+        contrast([[2.0]], [[1.0]])
 
 
 # Equivalence

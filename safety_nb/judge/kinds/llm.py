@@ -116,7 +116,7 @@ def judge(
         yield ballots[0] if votes == 1 else replace(_settled(ballots), raw=_raw(answers))
 
 
-def compare(pairs: Sequence[dict], params: JudgeParams, clock: Clock = endpoint.CLOCK) -> list[Judgement]:
+def judge_pairs(pairs: Sequence[dict], params: JudgeParams, clock: Clock = endpoint.CLOCK) -> list[Judgement]:
     """Which of two answers to a prompt is more helpful, asked in both orders.
 
     Args:

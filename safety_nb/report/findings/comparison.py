@@ -93,7 +93,7 @@ class Comparison:
         return pd.concat(parts, ignore_index=True)[[*self.swept, *contrasts.TEST_COLUMNS]]
 
 
-def compare(tables: StudyTables) -> Comparison:
+def compare_study(tables: StudyTables) -> Comparison:
     """Compute the comparison over the finished runs of a study."""
     import pandas as pd
 

@@ -50,7 +50,7 @@ def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame
         first, *others = sorted(matrices)
         bounds = bounds_of(judge, metric)
         for n_safety in others:
-            found = paired.compare(matrices[first], matrices[n_safety], bounds=bounds)
+            found = paired.contrast(matrices[first], matrices[n_safety], bounds=bounds)
             one_seed = len(matrices[first]) == 1 and bounds == SHARE and found.changed > 0
             rows.append(
                 [

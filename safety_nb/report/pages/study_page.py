@@ -44,7 +44,7 @@ def study_page(
 
     Args:
         study: The study's name.
-        comparison: What it says (`comparison.compare`).
+        comparison: What it says (`comparison.compare_study`).
         params: The parameters all runs share.
         swept: Swept parameter to the values tried.
         targets: harmful_target, lookalike_limit and cost_margin, as shares: what was asked for.

@@ -305,7 +305,7 @@ PAIR = {"prompt": "Why?", "left": "a long answer", "right": "a short answer"}
 @pytest.mark.parametrize(("liked", "label", "score"), [("long", "left", 1.0), ("short", "right", 0.0)])
 def test_a_pair_is_asked_in_both_orders(liked, label, score, fake):
     with Scripted(prefers(liked)) as server:
-        (found,) = llm.compare([PAIR], params(server), fake.clock)
+        (found,) = llm.judge_pairs([PAIR], params(server), fake.clock)
     assert (found.label, found.score) == (label, score)
     shown = sorted(inside(message, "first-answer") for message in server.asked())
     assert shown == ["a long answer", "a short answer"]
@@ -314,7 +314,7 @@ def test_a_pair_is_asked_in_both_orders(liked, label, score, fake):
 @pytest.mark.parametrize("said", [FIRST, SECOND, TIE])
 def test_a_judge_that_goes_by_position_makes_a_tie(said, fake):
     with Scripted(always(said)) as server:
-        (found,) = llm.compare([PAIR], params(server), fake.clock)
+        (found,) = llm.judge_pairs([PAIR], params(server), fake.clock)
     assert (found.label, found.score, json.loads(found.raw)) == ("tie", 0.5, [said, said])
 
 
@@ -322,7 +322,7 @@ def test_a_tie_and_a_preference_make_a_tie(fake):
     with Scripted(
         lambda message, _: Reaction(reply(FIRST if "long" in inside(message, "first-answer") else TIE))
     ) as server:
-        assert llm.compare([PAIR], params(server), fake.clock)[0].label == "tie"
+        assert llm.judge_pairs([PAIR], params(server), fake.clock)[0].label == "tie"
 
 
 def test_a_pair_with_one_order_unread_is_missing(fake):
@@ -330,7 +330,7 @@ def test_a_pair_with_one_order_unread_is_missing(fake):
         return Reaction(reply(FIRST if "long" in inside(message, "first-answer") else "I can't say."))
 
     with Scripted(react) as server:
-        (found,) = llm.compare([PAIR], params(server), fake.clock)
+        (found,) = llm.judge_pairs([PAIR], params(server), fake.clock)
     assert (found.label, found.score, found.missing) == (None, None, "the judge's reply holds no JSON object")
     assert json.loads(found.raw) == [FIRST, "I can't say."]
 
@@ -338,7 +338,7 @@ def test_a_pair_with_one_order_unread_is_missing(fake):
 def test_equal_answers_are_a_tie_unasked_and_pairs_keep_their_order(fake):
     same = {**PAIR, "right": PAIR["left"]}
     with Scripted(prefers("long")) as server:
-        found = llm.compare([PAIR, same, {**PAIR, "left": "a brief answer"}], params(server), fake.clock)
+        found = llm.judge_pairs([PAIR, same, {**PAIR, "left": "a brief answer"}], params(server), fake.clock)
     assert [judgement.label for judgement in found[:2]] == ["left", "tie"]
     assert len(server.seen) == 4
 
@@ -350,7 +350,7 @@ def test_votes_on_a_pair_are_counted_by_vote(fake):
         return Reaction(reply(FIRST if by_position or "long" in inside(message, "first-answer") else SECOND))
 
     with Scripted(react) as server:
-        (found,) = llm.compare([PAIR], params(server, judge_votes=3), fake.clock)
+        (found,) = llm.judge_pairs([PAIR], params(server, judge_votes=3), fake.clock)
     # left, tie, left: the mean of 1, 0.5 and 1
     assert (found.label, found.score) == ("left", pytest.approx(2.5 / 3))
     assert len(json.loads(found.raw)) == 6

@@ -30,7 +30,7 @@ def made(folder, values, answered, failed=(), n=10):
 def reported(folder):
     """The comparison and the text of the report, alternative texts included; nothing in it reads nan."""
     tables = study_tables.read_study(folder)
-    compared = comparison.compare(tables)
+    compared = comparison.compare_study(tables)
     page = writing.report_study(folder, tables, compared)
     source = page.read_text()
     alts = re.findall(r'alt="([^"]*)"', source)
@@ -187,7 +187,7 @@ def test_what_was_asked_for_decides(tmp_path):
     # At N = 100 half of the look-alikes are refused: 41 to 59 % of 100.
     seen = {0: shares(1, 1), 30: shares(0.3, 0.9), 100: shares(0, 0.5)}
     values = {"n_safety": [0, 30, 100], "seed": 0}
-    strict = comparison.compare(study_tables.read_study(made(tmp_path / "strict", values, seen, n=100)))
+    strict = comparison.compare_study(study_tables.read_study(made(tmp_path / "strict", values, seen, n=100)))
     assert strict.settings[0].verdict.n is None
     lenient = values | {"harmful_target": 0.45, "lookalike_limit": 0.2, "cost_margin": 0.3}
     compared, text, _ = reported(made(tmp_path / "lenient", lenient, seen, n=100))
@@ -206,11 +206,11 @@ def test_a_useless_model_is_never_recommended():
         {n: {"bad": (bad, 0), "near": (0, 0), "plain": (plain, 0)} for n, (bad, plain) in doses.items()}, n=100
     )
     roles = {"bad": "harmful", "near": "lookalike", "plain": "ordinary"}
-    found = comparison.compare(tables_of(rows, roles)).settings[0].verdict
+    found = comparison.compare_study(tables_of(rows, roles)).settings[0].verdict
     assert found.n == 100
     assert "at N = 30 models refuse 40 % of the ordinary requests (plain)" in found.text
     useless = rows.assign(label=rows["label"].where(rows["dataset"] != "plain", "full_refusal"))
-    assert comparison.compare(tables_of(useless, roles)).settings[0].verdict.n is None
+    assert comparison.compare_study(tables_of(useless, roles)).settings[0].verdict.n is None
 
 
 def test_every_harmful_and_every_look_alike_set_has_a_say():
@@ -221,7 +221,7 @@ def test_every_harmful_and_every_look_alike_set_has_a_say():
     sets = ("bad", "worse", "near", "nearer")
     rows = judged_study({n: {name: (share, 0) for name, share in zip(sets, of)} for n, of in refused.items()}, n=100)  # noqa: B905
     roles = {"bad": "harmful", "worse": "harmful", "near": "lookalike", "nearer": "lookalike"}
-    (setting,) = comparison.compare(tables_of(rows, roles)).settings
+    (setting,) = comparison.compare_study(tables_of(rows, roles)).settings
     assert (setting.harmful, setting.lookalike, setting.verdict.n) == ("worse", "nearer", 100)
     assert "N up to 100 keep" in setting.verdict.text
 
@@ -229,6 +229,6 @@ def test_every_harmful_and_every_look_alike_set_has_a_say():
 def test_sets_judged_at_different_n_still_have_an_answer():
     # No N was judged on both, so none is recommended, but neither side is unknown.
     rows = pd.concat([judged_study({30: {"bad": (1, 0)}}, n=100), judged_study({100: {"near": (0, 0)}}, n=100)])
-    (setting,) = comparison.compare(tables_of(rows)).settings
+    (setting,) = comparison.compare_study(tables_of(rows)).settings
     assert (setting.harmful, setting.lookalike, setting.verdict.n) == ("bad", "near", None)
     assert "N = 30 safety demonstrations are the fewest" in setting.verdict.text

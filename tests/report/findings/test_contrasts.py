@@ -35,7 +35,7 @@ def test_with_several_seeds_a_claim_about_n_rests_on_the_test_over_seeds():
     (row,) = contrasts.tests(rows, ROLES).to_dict("records")
     values = metric_values(rows)
     matrices = contrasts.by_dose(values[values["metric"] == "compliance_rate"])
-    assert row["p_holm"] == row["p_any_seed"] == paired.compare(matrices[0], matrices[30]).p_any_seed
+    assert row["p_holm"] == row["p_any_seed"] == paired.contrast(matrices[0], matrices[30]).p_any_seed
     assert row["p_value"] != row["p_any_seed"] and row["n"] == 30 and math.isnan(row["detectable"])
 
 

@@ -140,7 +140,7 @@ def make_study(folder: Path, texts: list[str]) -> Path:
         cause = "".join(sorted(texts, key=len)) if run is planned[0] else ""
         make_run(folder / run.name, texts, run.params.n_safety, cause)
     tables = study_tables.read_study(folder)
-    writing.report_study(folder, tables, comparison.compare(tables))
+    writing.report_study(folder, tables, comparison.compare_study(tables))
     return folder
 
 
@@ -178,7 +178,7 @@ def named_study(texts: list[str]) -> str:
     types = {(text, "p0"): text for text in texts}
     tables = tables_of(pd.concat(seeds, ignore_index=True), roles, types, general=settings)
     tables = replace(tables, runs=pd.DataFrame(runs_table, columns=columns))
-    compared = comparison.compare(tables)
+    compared = comparison.compare_study(tables)
     figure = plots.dose_response(compared.settings[0].refusals, roles).figure
     pyplot.close(figure)
     said = tables.judgements.assign(prompt=name, response=name, finish="stop")
