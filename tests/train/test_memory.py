@@ -285,9 +285,10 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cud
     def peak() -> int:
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    # One process in a few peaks at a tenth more or less: the median of three is steady. Two that are near settle it.
+    # One process in a few peaks at a tenth more or less, and more of them on a busy machine: the median of five is
+    # steady. Two that are near settle it.
     peaks = [peak(), peak()]
-    if peaks != [pytest.approx(told, rel=0.1)] * 2:
+    while peaks[:2] != [pytest.approx(told, rel=0.1)] * 2 and len(peaks) < 5:
         peaks.append(peak())
     assert told == pytest.approx(statistics.median(peaks), rel=0.15)
 
