@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,11 @@ def read_log(path: Path) -> list[dict]:
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
+
+
+def now() -> str:
+    """The time, with its zone, as logs and records have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def write_csv(path: Path, table: Any) -> None:

@@ -257,19 +257,12 @@ def prompts_that_fit(config: Any, prompt_tokens: int, how: Decoding, item_bytes:
     return max(1, int(_MEMORY_SHARE * free_bytes / one))
 
 
-def decode_if_it_fits(
-    model: Any,
-    prompts: Sequence[list[int]],
-    ends: Sequence[int],
-    how: Decoding,
-    seeds: Sequence[str] = (),
-    watch: Watch | None = None,
-) -> list[list[int]] | None:
-    """As ``decode``; None where the device ran out of memory, with what was held there let go of."""
+def decode_if_it_fits(*asked: Any, **named: Any) -> list[list[int]] | None:
+    """What ``decode`` answers to these arguments; None where memory ran out, with what was held there let go of."""
     import torch
 
     try:
-        return decode(model, prompts, ends, how, seeds, watch)
+        return decode(*asked, **named)
     except torch.OutOfMemoryError:
         pass
     except RuntimeError as error:

@@ -7,17 +7,16 @@ given. What holds now is a pure function of the lines. Knows no widgets.
 import itertools
 import operator
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb.core import tables
+from safety_nb.core import decision_log, tables
 from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
-from safety_nb.core.files import read_jsonl, read_log
+from safety_nb.core.files import now, read_jsonl, read_log
 from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
 from safety_nb.stats import agreement
 from safety_nb.stats.estimates import mean_over_seeds
@@ -229,34 +228,22 @@ def log_line(item: Item, ask: str, value: Any, seconds: float) -> dict:
     if ask != "pair":
         line["text"] = text_hash(item.prompt, item.responses[0])
     line |= {QUESTIONS[ask].field: value, "missing": UNTOLD if value is None else None}
-    return {**line, "seconds": round(seconds, 1), "time": _now()}
+    return {**line, "seconds": round(seconds, 1), "time": now()}
 
 
 def undo_line(ask: str, item: str) -> dict:
     """The line that takes back the last label given to an item."""
-    return {"undo": item, "ask": ask, "time": _now()}
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return {"undo": item, "ask": ask, "time": now()}
 
 
 def history(log: Iterable[Mapping], ask: str) -> list[Mapping]:
     """The labels of a log, of one question, that were not undone; oldest first. Senseless lines label nothing."""
-    made: list[Mapping] = []
-    known = [*QUESTIONS[ask].choices.values(), None]
-    for line in log:
-        if line.get("ask") != ask:
-            continue
-        if "undo" in line:
-            last = next((place for place in reversed(range(len(made))) if made[place]["item"] == line["undo"]), None)
-            made = [given for place, given in enumerate(made) if place != last]
-        elif all(isinstance(line.get(name), str) for name in _NAMED) and line.get(QUESTIONS[ask].field, "") in known:
-            made.append(line)
-    return made
+    named, known = ("item", "run", "dataset", "prompt_id"), [*QUESTIONS[ask].choices.values(), None]
 
+    def labels(line: Mapping) -> bool:
+        return all(isinstance(line.get(name), str) for name in named) and line.get(QUESTIONS[ask].field, "") in known
 
-_NAMED = ("item", "run", "dataset", "prompt_id")
+    return decision_log.standing((line for line in log if line.get("ask") == ask), labels)
 
 
 def holding(made: Iterable[Mapping]) -> dict[str, Mapping]:

@@ -5,12 +5,12 @@ said of it, the person does not see.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_nb.core import files, run_folder
+from safety_nb.core import files, panel, run_folder
 from safety_nb.core.params import AnnotateParams
 from safety_nb.core.text import as_html
 from safety_nb.judge import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_CHARACTERS = 20_000  # of a text that is shown; who labels has to see all of it, but not megabytes
-_UNTOLD_KEY, _KEYS = "x", {"u": "undo", "n": "next", "b": "back"}
+_UNTOLD_KEY = "x"
 
 
 @dataclass(frozen=True)
@@ -114,30 +114,27 @@ def agreement(job: Job) -> "pd.DataFrame":
     return pd.DataFrame(pairs, columns=columns).assign(alpha_of_all=alpha)
 
 
-class Panel:
+class Panel(panel.Panel):
     """The page: one item at a time, a button for each choice, and a box that takes their keys without Enter.
 
     No text is shown before Begin is pressed: an executed notebook keeps what its widgets show.
     """
 
+    holding = staticmethod(annotations.holding)
+
     def __init__(self, job: Job) -> None:
         import ipywidgets
 
-        self.job, self.question = job, QUESTIONS[job.params.ask]
-        self.made = annotations.history(files.read_log(job.log), job.params.ask)
-        self.position, self.begun, self.shown_at = 0, False, 0.0
-        self.buttons = {
-            key: ipywidgets.Button(description=f"{key}: {_said(value)}", tooltip=str(value))
-            for key, value in self.choices().items()
-        }
-        for key, button in self.buttons.items():
-            button.on_click(lambda _, key=key: self.press(key))
+        self.job, self.ask, self.question = job, job.params.ask, QUESTIONS[job.params.ask]
+        self.begun, self.shown_at = False, 0.0
+        choices = {"1": "left", "2": "right", "3": "tie"} if self.ask == "pair" else self.question.choices
+        names = {**choices, _UNTOLD_KEY: annotations.UNTOLD, **panel.MOVES}
+        buttons = {key: (key, f"{key}: {_said(name)}", str(name)) for key, name in names.items()}
+        ids = [item.id for item in job.items]
+        super().__init__(ids, job.log, buttons, "or click here and type the keys", at_once=True)
         self.begin = ipywidgets.Button(description="Begin", button_style="primary")
         self.begin.on_click(lambda _: self.start())
-        self.keys = ipywidgets.Text(placeholder="or click here and type the keys", continuous_update=True)
-        self.keys.observe(self._on_typed, names="value")
-        self.bar = ipywidgets.IntProgress(max=max(len(job.items), 1))
-        self.state, self.item, self.agreement = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
+        self.item, self.agreement = ipywidgets.HTML(), ipywidgets.HTML()
         self.controls = ipywidgets.VBox([ipywidgets.HBox(list(self.buttons.values())), self.keys])
         self.controls.children[0].layout.flex_flow = "row wrap"
         self.widget = ipywidgets.VBox([
@@ -145,80 +142,52 @@ class Panel:
         ])  # fmt: skip
         self._show()
 
-    def choices(self) -> dict[str, Any]:
-        """Key to what it does: a choice of the question, ``could not tell``, undo, next or back."""
-        chosen = {"1": "left", "2": "right", "3": "tie"} if self.job.params.ask == "pair" else self.question.choices
-        return {**chosen, _UNTOLD_KEY: annotations.UNTOLD, **_KEYS}
+    def history(self, log: Iterable[Mapping]) -> list[Mapping]:
+        return annotations.history(log, self.ask)
 
     def start(self) -> None:
         """Show the first item that has no label."""
-        self.begun = bool(self.job.items)
-        self._go_to_open()
+        self.begun = bool(self.items)
         self._show()
 
-    def press(self, key: str) -> None:
+    def press(self, name: str) -> None:
         """What a key or its button does. Before Begin, and for a key that means nothing, nothing."""
-        if not self.begun or key not in self.choices():
+        if not self.begun or name not in self.buttons:
             return
-        name = _KEYS.get(key)
-        if name == "undo":
-            self._undo()
-        elif name:
-            self.position = (self.position + (1 if name == "next" else -1)) % len(self.job.items)
+        if name in panel.MOVES:
+            self.move(panel.MOVES[name])
         else:
-            self._label(None if key == _UNTOLD_KEY else self.question.choices[key])
+            self._label(None if name == _UNTOLD_KEY else self.question.choices[name])
         self._show()
 
-    def _on_typed(self, change: dict) -> None:
-        """One key at a time: of several that arrive together the last counts, the item of the others was not seen."""
-        typed, self.keys.value = change["new"].strip().lower()[-1:], ""
-        self.press(typed)
+    def taken_back(self) -> tuple[str, dict] | None:
+        """The last label of an item that is on this page; those of another sample stay."""
+        last = next((line["item"] for line in reversed(self.made) if line["item"] in self.items), None)
+        return None if last is None else (last, annotations.undo_line(self.ask, last))
 
     def _label(self, value: Any) -> None:
-        item, ask = self._shown_item(), self.job.params.ask
-        if self._swapped(item) and value in ("run", "other_run"):
-            value = {"run": "other_run", "other_run": "run"}[value]
-        line = annotations.log_line(item, ask, value, time.monotonic() - self.shown_at)
-        if ask == "pair":
+        item = self.job.items[self.position]
+        if self._swapped(item):
+            value = {"run": "other_run", "other_run": "run"}.get(value, value)
+        line = annotations.log_line(item, self.ask, value, time.monotonic() - self.shown_at)
+        if self.ask == "pair":
             line["left"] = "other_run" if self._swapped(item) else "run"
-        files.append_line(self.job.log, line, sync=True)
-        self.made.append(line)
-        self._go_to_open()
-
-    def _undo(self) -> None:
-        """Take back the last label of an item that is on this page; those of another sample stay."""
-        places = {item.id: place for place, item in enumerate(self.job.items)}
-        last = next((line["item"] for line in reversed(self.made) if line["item"] in places), None)
-        if last is not None:
-            files.append_line(self.job.log, annotations.undo_line(self.job.params.ask, last), sync=True)
-            self.made = annotations.history(files.read_log(self.job.log), self.job.params.ask)
-            self.position = places[last]
-
-    def _go_to_open(self) -> None:
-        """To the next item, and round again, that has no label; stay where all have one."""
-        labelled = annotations.holding(self.made)
-        order = [*range(self.position, len(self.job.items)), *range(self.position)]
-        self.position = next((n for n in order if self.job.items[n].id not in labelled), self.position)
-
-    def _shown_item(self) -> Item:
-        return self.job.items[self.position]
+        self.keep(line)
+        self.go_to_open()
 
     def _swapped(self, item: Item) -> bool:
         return len(item.runs) > 1 and annotations.swapped(item, self.job.params.annotator, self.job.params.seed)
 
     def _show(self) -> None:
-        labelled = annotations.holding(self.made)
-        done = sum(item.id in labelled for item in self.job.items)
-        self.bar.value = done
-        self.state.value = f"{done} of {len(self.job.items)} labelled"
+        self.tell_progress("labelled")
         self.begin.layout.display = "none" if self.begun else ""
         self.controls.layout.display = "" if self.begun else "none"
-        self.agreement.value = _told(annotations.read(self.job.folder, self.job.params.ask), self.job.params.ask)
-        self.item.value = "The texts that are shown may be harmful." if self.job.items else "There is nothing to label."
+        self.agreement.value = _told(annotations.read(self.job.folder, self.ask), self.ask)
+        self.item.value = "The texts that are shown may be harmful." if self.items else "There is nothing to label."
         self.shown_at = time.monotonic()
         if self.begun:
-            item = self._shown_item()
-            self.item.value = self._html(item, labelled.get(item.id))
+            item = self.job.items[self.position]
+            self.item.value = self._html(item, self.held.get(item.id))
 
     def _html(self, item: Item, line: Any) -> str:
         sides = [*reversed(item.responses)] if self._swapped(item) else list(item.responses)

@@ -163,6 +163,22 @@ def test_labels_survive_a_power_cut(study, monkeypatch):
     assert len(synced) == 2
 
 
+def test_a_line_of_the_log_keeps_its_keys(study):
+    made = {ask: job(study, ask=ask, n=1) for ask in ("refusal", "pair")}
+    for each in made.values():
+        panel = begun(each)
+        panel.press("1")
+        panel.press("u")
+    lines = [list(line) for line in files.read_log(made["refusal"].log)]
+    place = ["dataset", "prompt_id", "sample"]
+    assert lines == [
+        ["item", "ask", "run", *place, "text", "label", "missing", "seconds", "time"],
+        ["undo", "ask", "time"],
+        ["item", "ask", "run", "other_run", *place, "preference", "missing", "seconds", "time", "left"],
+        ["undo", "ask", "time"],
+    ]
+
+
 def test_nothing_is_shown_or_labelled_before_begin(study):
     made = job(study, n=3)
     panel = labelling.Panel(made)

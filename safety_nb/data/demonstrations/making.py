@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,7 +139,7 @@ def open_job(params: MakeSafetyDataParams, label_of: Callable[[str], str]) -> Jo
     job = Job(params, out, chosen, len(rows) - len(items), ask, label_of)
     _check_folder(job)
     if not job.record.is_file():
-        files.write_json(job.record, {"questions": params.questions, "take": params.take, "started": _now()})
+        files.write_json(job.record, {"questions": params.questions, "take": params.take, "started": files.now()})
     return job
 
 
@@ -494,7 +493,7 @@ def _write(job: Job, kept: list[dict], counts: dict[str, int]) -> dict:
         "counts": counts,
         "file": job.data.name,
         "previous_sha256": files.sha256(job.data),
-        "written": _now(),
+        "written": files.now(),
         "version": safety_nb.__version__,
     }
     with files.replacing(job.data) as temporary:
@@ -519,7 +518,3 @@ def finding(job: Job, record: dict) -> str:
         said.append(f"The endpoint counted {tokens['prompt']:,} prompt and {tokens['answer']:,} answer tokens in all.")
     said.append(f"A run trains on them with `safety: {job.data.resolve()}`.")
     return " ".join(said)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -82,13 +82,6 @@ def test_a_row_without_an_answer_can_be_rejected():
     assert review.decided({**ROWS[0], "output": ""}, "reject").decision == "reject"
 
 
-def test_the_next_open_row_is_looked_for_all_round():
-    made = [review.decided(ROWS[2], "accept")]
-    assert [review.next_open(ROWS, made, start) for start in (0, 1, 2)] == [0, 1, 0]
-    assert review.next_open(ROWS, [review.decided(row, "accept") for row in ROWS], 1) == 1
-    assert review.next_open([], []) == 0
-
-
 def test_texts_are_folded_and_can_do_nothing():
     shown = review.folded({"instruction": "<script>x</script>", "output": "\x1b[31m", "notes": ["<b>"]}, "1 of 1")
     assert shown.count("<details>") == 2 and "<details open" not in shown
@@ -108,6 +101,13 @@ def test_a_line_that_a_crash_left_half_written_is_passed_over_and_closed_off(tmp
     files.append_line(path, {"n": 3})
     assert files.read_log(path) == [{"n": 1}, {"n": 3}]
     assert files.read_log(tmp_path / "none") == []
+
+
+def test_a_line_of_the_log_keeps_its_keys(log):
+    shown = panel(log)
+    for name in ("accept", "undo"):
+        shown.buttons[name].click()
+    assert [list(line) for line in files.read_log(log)] == [["item", "decision", "text", "time"], ["decision", "time"]]
 
 
 # The widgets
@@ -192,6 +192,16 @@ def test_the_same_key_twice_decides_twice(log):
     shown.keys.value = "a"
     shown.keys.value = "a"
     assert kept(log) == ["accept", "accept", "open"]
+
+
+def test_the_next_open_row_is_looked_for_all_round(log):
+    shown, positions = panel(log), []
+    for position in (2, 0, 1):
+        shown.position = position
+        shown.buttons["accept"].click()
+        positions.append(shown.position)
+    assert positions == [0, 1, 1]  # in the end all have a decision
+    assert (panel(log).position, review.Panel([], log).position) == (0, 0)
 
 
 def test_next_and_back_go_round_and_decide_nothing(log):
