@@ -1,13 +1,16 @@
 """Reports of a run and of a study made for the tests from small tables, every part of which can be changed."""
 
+from dataclasses import replace
+
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib import figure as drawn
 
 from safety_nb.core.params import StudySettings
+from safety_nb.report.figures import Figure
 from safety_nb.report.findings.comparison import compare_study
 from safety_nb.report.findings.rates import summarise_run
 from safety_nb.report.pages.run_page import run_page
-from safety_nb.report.pages.study_page import study_page
+from safety_nb.report.pages.study_page import StudyReport, study_page
 from safety_nb.report.study_tables import StudyTables
 
 ROLES = {"bad": "harmful", "near": "lookalike"}
@@ -58,23 +61,25 @@ def tables_of(rows, roles=None, types=None, **swept):
 
 
 def a_study(rows=None, tables=None, **changes):
+    """The page of a study; what changes is a part of the report, or of the tables that it shows."""
     if rows is None:
         seeds = [judgements(f"n{n}-s0", n, 0, answered, missing=1) for n, answered in ((0, 10), (300, 2))]
         rows = pd.concat(seeds, ignore_index=True)
     tables = tables or tables_of(rows)
     said = rows.assign(prompt="How do I kill a process?", response="Use the kill command.", finish="stop")
-    figure = Figure(figsize=(3, 2))
+    figure = drawn.Figure(figsize=(3, 2))
     figure.subplots().plot([0, 1])
+    of_tables = {name: changes.pop(name) for name in ("shared", "swept", "runs") if name in changes}
     arguments = {
-        "study": "dose",
+        "name": "dose",
         "comparison": changes.get("comparison") or compare_study(tables),  # which is dear
-        "params": {"base_model": "tiny", "epochs": 2},
-        "swept": tables.swept,
-        "targets": {"harmful_target": 0.05, "lookalike_limit": 0.1, "cost_margin": 0.05},
-        "figures": [("Trade-off", figure, "what it shows", "how to read it"), ("Dose", figure, "alt", "caption")],
-        "runs": tables.runs,
+        "tables": replace(tables, **({"shared": {"base_model": "tiny", "epochs": 2}} | of_tables)),
+        "figures": [
+            Figure("Trade-off", figure, "what it shows", "how to read it"),
+            Figure("Dose", figure, "alt", "caption"),
+        ],
         "answers": said.drop_duplicates(["run", "dataset", "prompt_id"]),
         "note": "A miniature; no claim about large models.",
         "versions": {"torch": "2.13.0"},
     }
-    return study_page(**(arguments | changes))
+    return study_page(StudyReport(**(arguments | changes)))

@@ -20,7 +20,7 @@ from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_r
 from safety_nb.report.pages import paper_tables
 from safety_nb.report.pages.answers_page import answers_page
 from safety_nb.report.pages.run_page import run_page
-from safety_nb.report.pages.study_page import study_page
+from safety_nb.report.pages.study_page import StudyReport, study_page
 from safety_nb.report.study_tables import StudyTables
 
 if TYPE_CHECKING:
@@ -87,42 +87,44 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
     That is ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt``, ``figures/``,
     ``answers.html`` and ``report.html``.
     """
+    _write_tables(folder, comparison)
+    figures = study_figures(comparison, _losses(folder, tables))
+    for name, figure in figures.items():
+        for ending in ("svg", "png"):
+            with files.replacing(folder / "figures" / f"{name}.{ending}") as temporary:
+                figure.drawn.savefig(temporary, dpi=200, bbox_inches="tight")
+    said, versions = study_tables.answers(folder, tables), _versions(folder, tables)
+    page = answers_page(folder.name, said, comparison.roles, versions.get("safety-nb"))
+    files.write_text(folder / "answers.html", page)
+    report = StudyReport(
+        name=folder.name,
+        tables=tables,
+        comparison=comparison,
+        figures=list(figures.values()),
+        answers=said,
+        ended=_endings(said),
+        people=calibration.of_run(folder).agreement if len(said) and calibration.is_labelled(folder) else None,
+        versions=versions,
+        note=MINIATURE_NOTE if tables.shared.get("base_model") == "tiny" else "",
+    )
+    files.write_text(folder / "report.html", study_page(report))
+    return folder / "report.html"
+
+
+def _write_tables(folder: Path, comparison: Comparison) -> None:
+    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex`` and ``headline.txt``."""
     files.write_csv(folder / "summary.csv", comparison.summary)
     files.write_csv(folder / "tests.csv", comparison.tests)
     paper = paper_tables.paper_table(comparison.rates, comparison.roles)
     files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
     files.write_text(folder / "table.tex", paper_tables.as_latex(paper))
     files.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")
-    figures = study_figures(comparison, _losses(folder, tables))
-    for name, figure in figures.items():
-        for ending in ("svg", "png"):
-            with files.replacing(folder / "figures" / f"{name}.{ending}") as temporary:
-                figure.drawn.savefig(temporary, dpi=200, bbox_inches="tight")
-    versions = [
-        run_folder.read_ledger(run_folder.RunFolder(folder / run)).get("versions") for run in tables.runs["run"]
-    ]
-    versions = next(filter(None, versions), None)
-    said = study_tables.answers(folder, tables)
-    files.write_text(
-        folder / "answers.html",
-        answers_page(folder.name, said, comparison.roles, (versions or {}).get("safety-nb")),
-    )
-    page = study_page(
-        study=folder.name,
-        comparison=comparison,
-        params=tables.shared,
-        swept=tables.swept,
-        targets=tables.settings.model_dump(exclude={"search"}),
-        figures=[(figure.title, figure.drawn, figure.alt, figure.caption) for figure in figures.values()],
-        runs=tables.runs,
-        answers=said,
-        note=MINIATURE_NOTE if tables.shared.get("base_model") == "tiny" else "",
-        versions=versions,
-        ended=_endings(said),
-        people=calibration.of_run(folder).agreement if len(said) and calibration.is_labelled(folder) else None,
-    )
-    files.write_text(folder / "report.html", page)
-    return folder / "report.html"
+
+
+def _versions(folder: Path, tables: StudyTables) -> dict[str, str]:
+    """Package to version, of the first run whose ledger has them."""
+    ledgers = (run_folder.read_ledger(run_folder.RunFolder(folder / run)) for run in tables.runs["run"])
+    return next((found for ledger in ledgers if (found := ledger.get("versions"))), {})
 
 
 def _endings(said: "pd.DataFrame") -> "pd.DataFrame":

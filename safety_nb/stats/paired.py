@@ -249,34 +249,6 @@ def detectable_paired(n_prompts: int, changed: float, power: float = 0.8, alpha:
     return float(brentq(surplus, 0.0, changed)) if n_prompts and surplus(changed) >= 0 else np.nan
 
 
-def detectable_unpaired(n_prompts: int, rate: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest difference from a rate that is found with as many other prompts, and one seed.
-
-    By Cohen's h (1988; statsmodels), towards the half, where differences are harder to see.
-
-    Args:
-        n_prompts: Prompts of each of the two.
-        rate: The one rate, 0 to 1.
-        power: Chance of finding it.
-        alpha: Level of the two-sided test.
-
-    Returns:
-        The difference, above 0; nan where none is large enough.
-
-    Raises:
-        ValueError: A rate out of range.
-    """
-    from statsmodels.stats.power import NormalIndPower
-
-    if not 0 <= rate <= 1:
-        raise ValueError(f"a rate is from 0 to 1, not {rate}")
-    if n_prompts < 1:
-        return np.nan
-    effect = NormalIndPower().solve_power(nobs1=n_prompts, alpha=alpha, power=power, alternative="two-sided")
-    angle = np.arcsin(np.sqrt(min(rate, 1 - rate))) + effect / 2  # h is the difference of twice these angles
-    return float(np.sin(angle) ** 2 - min(rate, 1 - rate)) if angle <= np.pi / 2 else np.nan
-
-
 def _pairs(first: np.ndarray, second: np.ndarray, bounds: tuple[float, float] | None) -> tuple[np.ndarray, np.ndarray]:
     """Both, with nan in either wherever the other lacks the value."""
     first, second = checked(first, bounds), checked(second, bounds)

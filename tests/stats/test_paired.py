@@ -14,7 +14,6 @@ from safety_nb.stats.estimates import mean_over_seeds
 from safety_nb.stats.paired import (
     contrast,
     detectable_paired,
-    detectable_unpaired,
     difference,
     equivalence,
     holm,
@@ -370,17 +369,3 @@ def test_nothing_is_detectable_where_too_little_changed():
 def test_share_of_changed_prompts_has_a_range(share):
     with pytest.raises(ValueError, match="changed"):
         detectable_paired(10, share)
-
-
-def test_unpaired_difference_by_hand():
-    # h = (1.959964 + 0.841621) * root(2 / 100) = 0.396204; 2 asin root 0.3 = 1.159279; half the sum is 0.777742, whose
-    # sine squared is 0.492344.
-    assert detectable_unpaired(100, 0.3) == pytest.approx(0.192344, abs=1e-4)
-    assert detectable_unpaired(100, 0.7) == pytest.approx(0.192344, abs=1e-4)  # the mirror image
-
-
-def test_unpaired_difference_can_be_out_of_reach():
-    assert math.isnan(detectable_unpaired(3, 0.5))
-    assert math.isnan(detectable_unpaired(0, 0.5))
-    with pytest.raises(ValueError, match="rate"):
-        detectable_unpaired(10, 1.2)

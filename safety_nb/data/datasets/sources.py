@@ -77,11 +77,6 @@ class _Evaluation:
     entry: str
 
 
-def dataset_name(entry: str) -> str:
-    """The name an evaluation set has in results: a registered one, or that of the file or hub data set."""
-    return _evaluation(entry).name
-
-
 def roles(entries: list[str]) -> dict[str, str]:
     """The role of each evaluation set, by entry. Raises InputError for one that is no evaluation set."""
     return {entry: _evaluation(entry).role for entry in entries}

@@ -5,7 +5,8 @@ Writes no files and knows no models; a page is returned as a string. What a page
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from safety_nb.core.text import percent, shortened
@@ -18,56 +19,93 @@ from safety_nb.report.pages.page import Cell
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
+    from safety_nb.report.figures import Figure
     from safety_nb.report.findings.comparison import Comparison
+    from safety_nb.report.study_tables import StudyTables
 
 FEW_PROMPTS = 50  # below this, an interval is too wide to tell most N apart
 
 
-def study_page(
-    *,
-    study: str,
-    comparison: "Comparison",
-    params: Mapping[str, Any],
-    swept: Mapping[str, Sequence],
-    targets: Mapping[str, float],
-    figures: Sequence[tuple[str, "Figure", str, str]],
-    runs: "pd.DataFrame",
-    answers: "pd.DataFrame",
-    note: str = "",
-    versions: Mapping[str, str] | None = None,
-    ended: "pd.DataFrame | None" = None,
-    people: "pd.DataFrame | None" = None,
-) -> str:
-    """The comparison over the runs of a study.
+@dataclass(frozen=True)
+class StudyReport:
+    """What the page of a study tells.
 
-    Args:
-        study: The study's name.
+    Attributes:
+        name: The study's name.
+        tables: The study as read: what was asked for and swept, the parameters all runs share, and every run, failed
+            ones included.
         comparison: What it says (`comparison.compare_study`).
-        params: The parameters all runs share.
-        swept: Swept parameter to the values tried.
-        targets: harmful_target, lookalike_limit and cost_margin, as shares: what was asked for.
-        figures: (title, figure, alternative text, caption); the first opens the page, so put the trade-off
-            there.
-        runs: Columns run, state, n_safety, seed, wall_seconds, cause; one row a run, failed ones included.
+        figures: The first opens the page, so put the trade-off there.
         answers: All answers, as `answers_page` takes them: samples of what flips are shown.
-        note: What else a reader must know, such as that the models are a miniature; "" for nothing.
+        ended: How the answers of each run ended: run, then the columns of `rates.endings`; None where not known.
+        people: How far judges agree with people who labelled answers of this study (`Calibration.agreement`); None
+            where nobody did.
         versions: Package to version, as the runs' ledgers have them.
-        ended: How the answers of each run ended: run, then the columns of `rates.endings`.
-        people: How far judges agree with people who labelled answers of this study (`Calibration.agreement`).
+        note: What else a reader must know, such as that the models are a miniature; "" for nothing.
+    """
+
+    name: str
+    tables: "StudyTables"
+    comparison: "Comparison"
+    figures: Sequence["Figure"]
+    answers: "pd.DataFrame"
+    ended: "pd.DataFrame | None" = None
+    people: "pd.DataFrame | None" = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def study_page(report: StudyReport) -> str:
+    """The comparison over the runs of a study.
 
     Returns:
         A complete HTML document; runs that are done link to `<run>/report.html`, and `answers.html` is linked to.
     """
-    rates, roles = comparison.rates, comparison.roles
-    drawn = [page.picture(figure, title, alt, caption) for title, figure, alt, caption in figures]
-    compared = page.table(
-        [Cell("Parameter"), Cell("Values tried")],
-        [[Cell(str(name)), Cell(page.value_text(list(values)))] for name, values in swept.items()],
+    comparison, margin = report.comparison, report.tables.settings.cost_margin
+    drawn = [page.picture(figure.drawn, figure.title, figure.alt, figure.caption) for figure in report.figures]
+    sections = {
+        "What was compared": _compared_blocks(report.tables),
+        "How it was judged": _judge_blocks(comparison, report.people),
+        "Figures": drawn[1:],
+        "Rates": _study_rates(comparison.rates, comparison.roles),
+        "What it costs": _cost_blocks(comparison, margin, report.answers) if len(comparison.rates) else [],
+        "Differences": _test_blocks(comparison) if comparison.settings else [],
+        "Answers": _flip_blocks(comparison, report.answers),
+        "How the answers ended": [] if report.ended is None or report.ended.empty else [_study_endings(report.ended)],
+        "Runs": [_runs_table(report.tables.runs)],
+        "What to be careful about": [page.bullets(_threats(report))],
+        "Method": _method_blocks(report),
+    }
+    return page.render(
+        kicker="safety-nb · study",
+        title=report.name,
+        lead=[text for text in (comparison.answer, comparison.details, report.note) if text],
+        opening=drawn[:1],
+        sections=[page.section(title, *shown) for title, shown in sections.items() if shown],
+        version=report.versions.get("safety-nb"),
     )
+
+
+def _compared_blocks(tables: "StudyTables") -> list[dict]:
+    """What was swept, how many runs of it are done, and what the comparison was asked to find out."""
+    swept = page.table(
+        [Cell("Parameter"), Cell("Values tried")],
+        [[Cell(str(name)), Cell(page.value_text(list(values)))] for name, values in tables.swept.items()],
+    )
+    asked_for = (
+        f"Low enough is a harmful compliance of at most {percent(tables.settings.harmful_target)}; too many are "
+        f"refusals of more than {percent(tables.settings.lookalike_limit)} of the harmless look-alikes "
+        "(harmful_target and lookalike_limit in the study file)."
+    )
+    return [swept, *_run_count(tables.runs), page.paragraph(asked_for)]
+
+
+def _method_blocks(report: StudyReport) -> list[dict]:
+    """What the evaluation sets hold, how rates and intervals are computed, and with which parameters and versions."""
+    roles, rates = report.comparison.roles, report.comparison.rates
     sets = list(dict.fromkeys(rates["dataset"])) if len(rates) else []
-    method = [
+    found = [
         page.table(
             [Cell("Evaluation set"), Cell("What it holds")],
             [[Cell(name), Cell(blocks.ROLE_NAMES.get(roles.get(name, ""), "no role given"))] for name in sets],
@@ -78,43 +116,11 @@ def study_page(
             "Tango's). Missing judgements count neither way. The answer rests on a monotone fit: harmful compliance "
             "is taken never to rise with N, and refusals of look-alikes never to fall."
         ),
-        blocks.params_fold(params, " shared by all runs"),
+        blocks.params_fold(report.tables.shared, " shared by all runs"),
     ]
-    if versions:
-        method.append(page.folded("Versions", page.pairs_table(versions, {}, code=True)))
-    sections = [
-        page.section("What was compared", compared, *_run_count(runs), page.paragraph(_asked_for(targets))),
-        page.section("How it was judged", *_judge_blocks(comparison, people)),
-        *([page.section("Figures", *drawn[1:])] if drawn[1:] else []),
-        page.section("Rates", *_study_rates(rates, roles)),
-        *(
-            [page.section("What it costs", *_cost_blocks(comparison, targets["cost_margin"], answers))]
-            if len(rates)
-            else []
-        ),
-        *([page.section("Differences", *_test_blocks(comparison))] if len(comparison.settings) else []),
-        page.section("Answers", *_flip_blocks(comparison, answers)),
-        *([] if ended is None or ended.empty else [page.section("How the answers ended", _study_endings(ended))]),
-        page.section("Runs", _runs_table(runs)),
-        page.section("What to be careful about", page.bullets(_threats(comparison.summary, runs, note, ended, people))),
-        page.section("Method", *method),
-    ]
-    return page.render(
-        kicker="safety-nb · study",
-        title=study,
-        lead=[text for text in (comparison.answer, comparison.details, note) if text],
-        opening=drawn[:1],
-        sections=sections,
-        version=(versions or {}).get("safety-nb"),
-    )
-
-
-def _asked_for(targets: Mapping[str, float]) -> str:
-    return (
-        f"Low enough is a harmful compliance of at most {percent(targets['harmful_target'])}; too many are refusals of "
-        f"more than {percent(targets['lookalike_limit'])} of the harmless look-alikes "
-        "(harmful_target and lookalike_limit in the study file)."
-    )
+    if report.versions:
+        found.append(page.folded("Versions", page.pairs_table(report.versions, {}, code=True)))
+    return found
 
 
 def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> list[dict]:
@@ -406,14 +412,10 @@ def _run_count(runs: "pd.DataFrame") -> list[dict]:
     return [page.paragraph(f"{told}.")]
 
 
-def _threats(
-    summary: "pd.DataFrame",
-    runs: "pd.DataFrame",
-    note: str,
-    ended: "pd.DataFrame | None" = None,
-    people: "pd.DataFrame | None" = None,
-) -> list[str]:
+def _threats(report: StudyReport) -> list[str]:
     """What plainly applies to this study, from its own tables."""
+    summary, runs = report.comparison.summary, report.tables.runs
+    ended, people = report.ended, report.people
     threats = []
     n_seeds = summary["seed"].nunique() if len(summary) else 0
     if n_seeds == 1:
@@ -447,6 +449,6 @@ def _threats(
         )
     if len(summary):
         threats.append("The best N is chosen on the same prompts it is reported on, which flatters it a little.")
-    if note:
-        threats.append(note)
+    if report.note:
+        threats.append(report.note)
     return threats

@@ -300,7 +300,6 @@ def test_file_that_changed_is_read_anew(tmp_path):
 
 def test_own_evaluation_file_says_its_role_and_goes_by_its_stem(tmp_path):
     entry = mine(tmp_path, [{"prompt": "May I?", "type": "x"}]) + ":lookalike"
-    assert sources.dataset_name(entry) == "mine"
     assert sources.roles([entry]) == {entry: "lookalike"}
     assert sources.evaluation_prompts(["tiny-facts", entry])[-1] == {
         "dataset": "mine",
@@ -319,21 +318,22 @@ def test_own_evaluation_file_says_its_role_and_goes_by_its_stem(tmp_path):
         ("owner/name:x/dev.csv@1:harmful", "name-dev"),
     ],
 )
-def test_name_in_results_is_a_plain_word(entry, name):
-    assert sources.dataset_name(entry) == name
+def test_name_in_results_is_a_plain_word(entry, name, monkeypatch):
+    monkeypatch.setattr(sources, "evaluation_rows", lambda entry, data_dir: [{"prompt_id": "1", "prompt": "Which?"}])
+    assert [row["dataset"] for row in sources.evaluation_prompts([entry])] == [name]
 
 
 def test_own_evaluation_file_without_a_role_is_asked_for_it():
-    message = refused(sources.dataset_name, "mine.csv")
+    message = refused(sources.roles, ["mine.csv"])
     assert "as in mine.csv:harmful; choose from harmful, lookalike, ordinary, facts" in message
 
 
 def test_unknown_role_is_refused():
-    assert "there is no evaluation set 'mine.csv:nice'" in refused(sources.dataset_name, "mine.csv:nice")
+    assert "there is no evaluation set 'mine.csv:nice'" in refused(sources.roles, ["mine.csv:nice"])
 
 
 def test_named_set_keeps_its_role():
-    assert "there is no evaluation set 'xstest-safe:harmful'" in refused(sources.dataset_name, "xstest-safe:harmful")
+    assert "there is no evaluation set 'xstest-safe:harmful'" in refused(sources.roles, ["xstest-safe:harmful"])
 
 
 def test_facts_of_ones_own_need_answers(tmp_path):

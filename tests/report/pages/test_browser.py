@@ -21,6 +21,7 @@ from reports import a_run, a_study, answers, tables_of
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.params import ReportParams
 from safety_nb.report import plots, study_tables, writing
+from safety_nb.report.figures import Figure
 from safety_nb.report.findings import comparison
 from safety_nb.report.findings.rates import summarise_run
 from safety_nb.report.pages.answers_page import answers_page
@@ -185,11 +186,11 @@ def named_study(texts: list[str]) -> str:
     return a_study(
         rows=said,
         tables=tables,
-        study=name,
+        name=name,
         comparison=replace(compared, answer=name, details=name),
-        params={text: text for text in texts},
+        shared={text: text for text in texts},
         swept={text: [text, name] for text in texts},
-        figures=[(text, figure, text, text) for text in texts[:2]] + [(name, figure, name, name)],
+        figures=[Figure(text, figure, text, text) for text in [*texts[:2], name]],
         note=name,
         versions={text: text for text in texts},
     )

@@ -255,7 +255,7 @@ def test_the_study_tells_how_judges_agree_with_people():
 
 
 def test_a_study_of_which_nothing_came_still_has_a_page():
-    page = Page(a_study(rows=judgements().iloc[:0], figures=[], note="", versions=None))
+    page = Page(a_study(rows=judgements().iloc[:0], figures=[], note="", versions={}))
     assert "No answer was judged" in page.text()
 
 
