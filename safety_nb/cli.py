@@ -359,9 +359,7 @@ def capabilities(
     values = assigned({}, set_ or [])
     if "run_dir" in values:
         raise InputError("run_dir: the run is named by DIR; leave run_dir out.")
-    if values.get("tasks_dir"):
-        values["tasks_dir"] = str(Path(values["tasks_dir"]).expanduser().absolute())
-    params = validate(CapabilityParams, values)
+    params = validate(CapabilityParams, with_absolute_paths(values))
     is_study = (folder / "study.yaml").is_file()
     folders = grid.finished_runs(folder) if is_study else [run_folder.RunFolder(folder)]
     if not folders:
@@ -416,18 +414,10 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     Raises:
         InputError: no such file, no YAML, not a flat mapping of names, or an assignment without ``=``.
     """
-    import yaml
-
-    from safety_nb.core import shipped
-    from safety_nb.data.datasets import sources
-    from safety_nb.judge import building
-    from safety_nb.train import models
+    from safety_nb.core import files, shipped
 
     path = shipped.params_file(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from error
+    values = files.read_yaml(path)
     if values is None:  # an empty file: the defaults
         values = {}
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
@@ -435,7 +425,29 @@ def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
     values = assigned(values, assignments)
     if "run_dir" in values:
         raise InputError("run_dir: the folder of the results is named by --out; leave run_dir out.")
-    return building.with_absolute_paths(models.with_absolute_path(sources.with_absolute_paths(values)))
+    return with_absolute_paths(values)
+
+
+def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Parameters in which paths are absolute: they are meant from here, and notebooks run in a folder of their own.
+
+    Values may be lists, as in a study; what holds no path stays as it is.
+    """
+    from safety_nb.data.datasets import sources
+    from safety_nb.judge import building
+    from safety_nb.train import models
+
+    # What of a value is a path: its end, or nothing.
+    path_in = dict.fromkeys(("general", "safety", "validation", "evaluation"), sources.path_in)
+    path_in |= {"base_model": models.path_in, "judges": building.path_in, "data_dir": str, "tasks_dir": str}
+
+    def absolute(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(name, each) for each in value]
+        path = path_in[name](value) if isinstance(value, str) else ""
+        return value.removesuffix(path) + str(Path(path).expanduser().absolute()) if path else value
+
+    return {name: absolute(name, value) if name in path_in else value for name, value in values.items()}
 
 
 def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

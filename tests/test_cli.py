@@ -81,6 +81,44 @@ def test_folder_of_a_model_is_meant_from_where_the_command_is_called(tmp_path, m
     assert swept == {"base_model": [str(tmp_path / "my" / "base"), "tiny", "owner/name"]}
 
 
+def test_paths_are_made_absolute_and_nothing_else_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "general": "mine.csv",
+        "safety": ["a/mine.json", "tiny-safety"],
+        "validation": "",
+        "evaluation": ["tiny-facts", "mine.csv:harmful", "owner/name:data/x.json:harmful"],
+        "data_dir": "data",
+        "base_model": "a/b.json",
+        "seed": 3,
+    }
+    assert cli.with_absolute_paths(values) == {
+        **values,
+        "general": str(tmp_path / "mine.csv"),
+        "safety": [str(tmp_path / "a" / "mine.json"), "tiny-safety"],
+        "evaluation": ["tiny-facts", f"{tmp_path / 'mine.csv'}:harmful", "owner/name:data/x.json:harmful"],
+        "data_dir": str(tmp_path / "data"),
+    }
+
+
+def test_folders_of_judges_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    names = ["refusal", "harmfulness:mine", "guard:llama-guard=mine", "harmfulness:tiny", "guard:org/model@1"]
+    values = cli.with_absolute_paths({"judges": names, "seed": 1})
+    folder = tmp_path / "mine"
+    assert values == {
+        "judges": ["refusal", f"harmfulness:{folder}", f"guard:llama-guard={folder}", *names[3:]],
+        "seed": 1,
+    }
+
+
+def test_folder_of_tasks_is_made_absolute_and_anything_else_is_left_to_the_check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [{"tasks_dir": value} for value in ("mine", "", 3, None)]
+    assert [cli.with_absolute_paths(each) for each in given] == [{"tasks_dir": str(tmp_path / "mine")}, *given[1:]]
+
+
 def test_recipe_fills_what_the_file_does_not_name(tmp_path):
     # 4 epochs, and 500 validation rows, of which the miniature has 60.
     message = refused("run", params(tmp_path, "recipe: paper"), cwd=tmp_path)

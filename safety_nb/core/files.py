@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_nb.core import secrets
+from safety_nb.core.errors import InputError
 
 _PARTIAL = ".partial-"  # how the names of files begin that are not whole yet
 
@@ -69,6 +70,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML that a person may have written. Raises InputError where it is none."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}") from error
 
 
 def write_notebook(path: Path, book: dict) -> None:

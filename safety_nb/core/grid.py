@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from safety_nb.core import run_folder
+from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams, StudySettings, validate
 
@@ -98,10 +96,7 @@ def study_file(folder: Path) -> dict[str, Any]:
     file = folder / "study.yaml"
     if not file.is_file():
         raise InputError(f"{folder} holds no study (no study.yaml); make one with `safety-nb study`.")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML: {error}") from error
+    values = files.read_yaml(file)
     if not isinstance(values, dict):
         raise InputError(f"{file} holds no names and values; `safety-nb study` writes it anew.")
     return values

@@ -80,20 +80,7 @@ def _bare(model: str) -> str:
     return model.rstrip("/").rpartition("/")[2].casefold()
 
 
-def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
-    """Parameters in which the folders of judges are absolute: notebooks run in a folder of their own.
-
-    What names no folder, as in ``refusal-classifier:FOLDER`` or ``guard:FAMILY=FOLDER``, stays as it is.
-    """
-
-    def absolute(name: Any) -> Any:
-        if not isinstance(name, str):
-            return name
-        kind, _, variant = name.partition(":")
-        family, equals, folder = variant.rpartition("=")
-        if not folder or not Path(folder).expanduser().is_dir():
-            return name
-        return f"{kind}:{family}{equals}{Path(folder).expanduser().absolute()}"
-
-    named = values.get("judges")
-    return {**values, "judges": [absolute(name) for name in named]} if isinstance(named, list) else values
+def path_in(judge: str) -> str:
+    """The folder that a judge's name ends in, as in ``harmfulness:FOLDER`` or ``guard:FAMILY=FOLDER``, or empty."""
+    folder = judge.partition(":")[2].rpartition("=")[2]
+    return folder if folder and models.is_folder(folder) else ""

@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.report import study_tables
@@ -42,7 +40,7 @@ class Run:
 
         run = run_folder.RunFolder(self.folder)
         if run.params.is_file():
-            values = yaml.safe_load(run.params.read_text(encoding="utf-8"))
+            values = files.read_yaml(run.params)
         else:
             values = dict(zip(("n_safety", "seed"), self._n_safety_and_seed, strict=True))
         return pd.DataFrame([{"run": self.folder.name, **values}])

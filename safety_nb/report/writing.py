@@ -7,8 +7,6 @@ this module only brings them together.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from safety_nb.core import files, run_folder
 from safety_nb.core.params import ReportParams
 from safety_nb.data.datasets import sources
@@ -52,7 +50,7 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     labels = judgements.drop_duplicates(keys)[[*keys, "label"]]
     page = run_page(
         run=run.root.name,
-        params=yaml.safe_load(run.params.read_text(encoding="utf-8")) if run.params.is_file() else {},
+        params=files.read_yaml(run.params) if run.params.is_file() else {},
         ledger=run_folder.read_ledger(run),
         mixture={**_without_lists(mixture), **_training_facts(run)},
         metrics=pd.read_csv(run.metrics),

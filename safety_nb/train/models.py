@@ -53,19 +53,9 @@ def with_revision(name: str) -> tuple[str, str]:
     return model, revision
 
 
-def with_absolute_path(values: dict[str, Any]) -> dict[str, Any]:
-    """Parameters in which a base model's folder is absolute: notebooks run in a folder of their own.
-
-    The value may be a list, as in a study; what is no folder stays as it is.
-    """
-
-    def absolute(value: Any) -> Any:
-        if isinstance(value, list):
-            return [absolute(each) for each in value]
-        is_folder = isinstance(value, str) and value not in ("", TINY) and Path(value).expanduser().is_dir()
-        return str(Path(value).expanduser().absolute()) if is_folder else value
-
-    return {name: absolute(value) if name == "base_model" else value for name, value in values.items()}
+def path_in(base_model: str) -> str:
+    """The path of a base model that is a folder; empty for any other."""
+    return base_model if base_model != TINY and is_folder(base_model) else ""
 
 
 def check(base_model: str, revision: str = "", asked: str = "base_model") -> None:

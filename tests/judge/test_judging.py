@@ -196,18 +196,6 @@ def test_a_run_whose_judge_cannot_be_reached_fails_instead_of_ending_with_holes(
     assert not run_folder.RunFolder(tmp_path).judgements.exists()
 
 
-def test_folders_of_judges_become_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine").mkdir()
-    names = ["refusal", "harmfulness:mine", "guard:llama-guard=mine", "harmfulness:tiny", "guard:org/model@1"]
-    values = building.with_absolute_paths({"judges": names, "seed": 1})
-    folder = tmp_path / "mine"
-    assert values == {
-        "judges": ["refusal", f"harmfulness:{folder}", f"guard:llama-guard={folder}", *names[3:]],
-        "seed": 1,
-    }
-
-
 # What is kept of a judge that is dear to ask
 
 

@@ -184,23 +184,9 @@ def own_files(entries: list[str]) -> list[Path]:
     return [Path(own).expanduser() for own in map(_without_role, entries) if own not in REGISTRY and _is_path(own)]
 
 
-def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
-    """Parameters in which paths of data are absolute: notebooks run in a folder of their own.
-
-    Values may be lists, as in a study; what names no path stays as it is.
-    """
-    names = {"general", "safety", "validation", "evaluation"}
-
-    def absolute(name: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return [absolute(name, each) for each in value]
-        if not isinstance(value, str) or not value:
-            return value
-        if name == "data_dir" or (value not in REGISTRY and _is_path(_without_role(value))):
-            return str(Path(value).expanduser().absolute())
-        return value
-
-    return {name: absolute(name, value) if name in names | {"data_dir"} else value for name, value in values.items()}
+def path_in(entry: str) -> str:
+    """The path, with its role, of an entry that is a file of the user's, there or not; empty for any other."""
+    return entry if entry not in REGISTRY and _is_path(_without_role(entry)) else ""
 
 
 def _without_role(entry: str) -> str:

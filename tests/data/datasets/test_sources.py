@@ -361,26 +361,6 @@ def test_file_called_like_a_named_set_is_refused_alone_too(tmp_path):
     assert "which another set has" in refused(sources.evaluation_prompts, [entry])
 
 
-def test_paths_are_made_absolute_and_nothing_else_is(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    values = {
-        "general": "mine.csv",
-        "safety": ["a/mine.json", "tiny-safety"],
-        "validation": "",
-        "evaluation": ["tiny-facts", "mine.csv:harmful", "owner/name:data/x.json:harmful"],
-        "data_dir": "data",
-        "base_model": "a/b.json",
-        "seed": 3,
-    }
-    assert sources.with_absolute_paths(values) == {
-        **values,
-        "general": str(tmp_path / "mine.csv"),
-        "safety": [str(tmp_path / "a" / "mine.json"), "tiny-safety"],
-        "evaluation": ["tiny-facts", f"{tmp_path / 'mine.csv'}:harmful", "owner/name:data/x.json:harmful"],
-        "data_dir": str(tmp_path / "data"),
-    }
-
-
 def test_own_files_are_those_that_are_neither_named_nor_of_the_hub():
     entries = ["tiny-facts", "", "mine.csv:harmful", "rows.json", "owner/name", "owner/name:x.json"]
     assert sources.own_files(entries) == [Path("mine.csv"), Path("rows.json")]
