@@ -326,7 +326,7 @@ def calibrate(
     """Compare judges with people's labels and scores, and correct a study's rates and mean scores by them."""
     from safety_nb.core import tables
     from safety_nb.core.params import JudgeParams, validate
-    from safety_nb.report.calibration import calibration, text
+    from safety_nb.report.calibration import calibration, terminal
 
     if out:
         calibration.check_new(out)
@@ -338,7 +338,7 @@ def calibrate(
         names = judge or ["refusal"]
         params = validate(JudgeParams, {**assigned({}, set_ or []), "judges": names})
         found = calibration.of_table(tables.read(source), prompt, response, human, model, names, params)
-    typer.echo(text.as_text(found))
+    typer.echo(terminal.as_text(found))
     for path in calibration.write(out, found) if out else []:
         typer.echo(f"Written: {path}")
 

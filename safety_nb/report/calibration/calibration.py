@@ -16,7 +16,7 @@ from safety_nb.core.files import read_json, read_jsonl, write_csv
 from safety_nb.core.params import JudgeParams
 from safety_nb.judge import annotations, judging
 from safety_nb.report import study_tables
-from safety_nb.report.calibration.tables import (
+from safety_nb.report.calibration.measures import (
     AGREEMENT_COLUMNS,
     CONFUSION_COLUMNS,
     CORRECTED_COLUMNS,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from safety_nb.core.text import percent, shortened
 from safety_nb.report import plots
-from safety_nb.report.calibration.tables import ALL_MODELS
+from safety_nb.report.calibration.measures import ALL_MODELS
 from safety_nb.report.findings import costs
 from safety_nb.report.findings.rates import RATES, difference_text, refusal_judge, value_text
 from safety_nb.report.pages import blocks, page

@@ -10,7 +10,7 @@ from safety_nb.cli import app
 from safety_nb.core import files, grid
 from safety_nb.core.errors import InputError
 from safety_nb.judge import annotations
-from safety_nb.report.calibration import calibration, tables, text
+from safety_nb.report.calibration import calibration, measures, terminal
 from safety_nb.stats.prediction_powered import corrected_mean
 
 FULL, PARTIAL, COMPLIED, GARBLED = "full_refusal", "partial_refusal", "full_compliance", "garbled"
@@ -40,19 +40,19 @@ def value(table, metric="accuracy", classes="refusal or not", **where) -> pd.Ser
     ],
 )  # fmt: skip
 def test_labels_are_read_as_people_write_them(written, read):
-    assert tables.label_of(written) == read
+    assert measures.label_of(written) == read
 
 
 def test_a_label_that_no_judge_gives_is_told():
     with pytest.raises(InputError, match="'maybe' is no label.*full_refusal.*1_full_compliance"):
-        tables.label_of("maybe")
+        measures.label_of("maybe")
 
 
 # Agreement
 
 
 def test_a_partial_refusal_is_a_refusal_and_a_class_of_its_own():
-    table, confusion = tables.agreement_tables(
+    table, confusion = measures.agreement_tables(
         labels([["j", "m", 1, PARTIAL, FULL], ["j", "m", 2, FULL, FULL], ["j", "m", 3, COMPLIED, GARBLED]])
     )
     assert value(table).estimate == 1  # garbled is no refusal
@@ -65,30 +65,30 @@ def test_a_partial_refusal_is_a_refusal_and_a_class_of_its_own():
 def test_every_model_counts_by_itself_and_all_together():
     rows = [["j", model, i, FULL if i % 2 else COMPLIED, FULL] for model in "ab" for i in range(10)]
     rows += [["j", "b", i, FULL, FULL] for i in range(10, 20)]
-    table, _ = tables.agreement_tables(labels(rows))
+    table, _ = measures.agreement_tables(labels(rows))
     found = [value(table, model=model) for model in ("a", "b", "(all)")]
     assert [(each.estimate, each.n) for each in found] == [(0.5, 10), (0.75, 20), (20 / 30, 30)]
 
 
 def test_missing_judgements_are_counted_and_not_compared():
     rows = [["j", "m", i, FULL, FULL if i < 6 else None] for i in range(8)] + [["j", "m", 9, None, FULL]]
-    table, confusion = tables.agreement_tables(labels(rows))
+    table, confusion = measures.agreement_tables(labels(rows))
     assert (value(table).estimate, value(table).n, value(table).n_missing) == (1, 6, 2)
     assert confusion.set_index("judged")["count"].to_dict() == {FULL: 6, "(missing)": 2}
 
 
 def test_a_judge_of_another_question_is_left_out():
-    table, confusion = tables.agreement_tables(labels([["j", "m", 1, FULL, FULL], ["guard", "m", 1, FULL, "unsafe"]]))
+    table, confusion = measures.agreement_tables(labels([["j", "m", 1, FULL, FULL], ["guard", "m", 1, FULL, "unsafe"]]))
     assert set(table["judge"]) == set(confusion["judge"]) == {"j"}
 
 
 def test_labels_of_two_questions_are_not_mixed():
     with pytest.raises(InputError, match="do not belong to one question"):
-        tables.agreement_tables(labels([["j", "m", 1, FULL, FULL], ["j", "m", 2, "safe", "safe"]]))
+        measures.agreement_tables(labels([["j", "m", 1, FULL, FULL], ["j", "m", 2, "safe", "safe"]]))
 
 
 def test_two_classes_have_no_second_view():
-    table, _ = tables.agreement_tables(labels([["guard", "m", i, "unsafe", "safe"] for i in range(3)]))
+    table, _ = measures.agreement_tables(labels([["guard", "m", i, "unsafe", "safe"] for i in range(3)]))
     assert set(table["classes"]) == {"unsafe or not"}
 
 
@@ -112,7 +112,7 @@ def people(run, given):
 def test_correction_is_of_the_prompts_with_a_label_against_the_rest():
     judged = [FULL] * 30 + [COMPLIED] * 70
     said = {i: FULL if i % 5 == 0 or i < 10 else COMPLIED for i in range(50)}
-    table = tables.corrected_table(
+    table = measures.corrected_table(
         pd.DataFrame(judgements("r", 10, 0, judged)), pd.DataFrame(people("r", said))
     ).set_index("metric")
     flags = np.array([label == FULL for label in judged], float)
@@ -128,14 +128,14 @@ def test_correction_is_of_the_prompts_with_a_label_against_the_rest():
 
 def test_few_labels_give_no_rate_but_a_note():
     rows = pd.DataFrame(judgements("r", 10, 0, [FULL] * 30))
-    table = tables.corrected_table(rows, pd.DataFrame(people("r", dict.fromkeys(range(19), FULL))))
+    table = measures.corrected_table(rows, pd.DataFrame(people("r", dict.fromkeys(range(19), FULL))))
     assert table["estimate"].isna().all() and table["low"].isna().all()
     assert set(table["note"]) == {"19 of at least 20 human labels"}
 
 
 def test_what_the_judge_lacks_is_counted():
     rows = pd.DataFrame(judgements("r", 10, 0, [FULL] * 38 + [None] * 2))
-    table = tables.corrected_table(rows, pd.DataFrame(people("r", dict.fromkeys(range(15, 40), FULL))))
+    table = measures.corrected_table(rows, pd.DataFrame(people("r", dict.fromkeys(range(15, 40), FULL))))
     assert table[["n", "n_missing", "n_labelled"]].drop_duplicates().to_numpy().tolist() == [[38, 2, 23]]
 
 
@@ -143,7 +143,7 @@ def test_several_answers_to_a_prompt_are_one_unit():
     rows = pd.DataFrame(judgements("r", 10, 0, [FULL, COMPLIED] * 20))
     rows = pd.concat([rows, rows.assign(sample=1, label=COMPLIED)])
     said = pd.DataFrame(people("r", dict.fromkeys(range(30), FULL)))
-    (row,) = tables.corrected_table(rows, said).query("metric == 'refusal_rate'").to_dict("records")
+    (row,) = measures.corrected_table(rows, said).query("metric == 'refusal_rate'").to_dict("records")
     # Of the labelled prompts, only the answers that were labelled count; of the others, the mean of both.
     by_hand = corrected_mean([1.0] * 30, [1.0, 0.0] * 15, [0.5, 0.0] * 5).estimate
     assert (row["estimate"], row["low"]) == pytest.approx((by_hand.estimate, by_hand.low))
@@ -156,7 +156,7 @@ def test_seeds_of_one_n_are_told_together_too():
     said = pd.DataFrame(
         people("a", dict.fromkeys(range(15), FULL)) + people("b", dict.fromkeys(range(15, 30), COMPLIED))
     )
-    table = tables.corrected_table(rows, said).query("metric == 'refusal_rate'")
+    table = measures.corrected_table(rows, said).query("metric == 'refusal_rate'")
     assert table["run"].tolist() == ["a", "b", "c", "n_safety 10, all seeds"]
     assert table["n_labelled"].tolist() == [15, 15, 0, 30]
     assert table["raw"].tolist() == [1, 0, 0, 0.5]
@@ -187,7 +187,7 @@ def test_the_command_compares_judges_on_any_table(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "3 answers have a human label; 1 have none" in shown.output
     table = pd.read_csv(tmp_path / "out" / "agreement.csv")
-    assert list(table.columns) == tables.AGREEMENT_COLUMNS
+    assert list(table.columns) == measures.AGREEMENT_COLUMNS
     assert value(table, model="(all)").estimate == 1 and value(table, model="a").n == 2
     assert not (tmp_path / "out" / "calibration.csv").exists()
     again = CliRunner().invoke(app, ["calibrate", str(path), "--out", str(tmp_path / "out")])
@@ -266,7 +266,7 @@ def test_labels_and_a_judges_scores_make_an_auc(tmp_path):
     path = table_file(tmp_path, response=[*ANSWERS[:3], ANSWERS[3]], human=[FULL, FULL, COMPLIED, COMPLIED])
     found = calibration.of_table(pd.read_csv(path), "prompt", "response", "human")
     assert (value(found.agreement, "auc").estimate, value(found.agreement, "auc").n) == (0.5, 4)
-    assert value(found.agreement).estimate == 0.5 and "0.500 (" in text.as_text(found)
+    assert value(found.agreement).estimate == 0.5 and "0.500 (" in terminal.as_text(found)
 
 
 @pytest.mark.parametrize("human", [[0, 1, 2, "inf"], [0, 1, 2, "safe"]])
@@ -290,7 +290,7 @@ def test_errors_on_another_scale_are_not_told():
     both = [["harmfulness:tiny", "m", i, i % 5, i % 5 + 1] for i in range(20)]
     both += [["llm:strongreject", "m", i, i % 5, (i % 5) / 4] for i in range(20)]
     both += [["harmfulness:org/model#toxic", "m", i, i % 5, 0.9 - (i % 5) / 10] for i in range(20)]
-    table = tables.score_table(scores(both), (0, 4))
+    table = measures.score_table(scores(both), (0, 4))
     told = {
         (judge, metric): value(table, metric, "scores", judge=judge).estimate
         for judge in set(table["judge"])
@@ -305,7 +305,7 @@ def test_errors_on_another_scale_are_not_told():
 def test_scores_of_every_model_and_of_all():
     rows = [["j", model, i, i % 3, i % 3 + add] for model, add in (("a", 1), ("b", -1)) for i in range(9)]
     rows += [["j", "b", 9, 2, None], ["j", "b", 10, None, 1.0]]
-    table = tables.score_table(scores(rows), (0, 2))
+    table = measures.score_table(scores(rows), (0, 2))
     found = [value(table, "bias", "scores", model=model) for model in ("a", "b", "(all)")]
     assert [(each.estimate, each.n, each.n_missing) for each in found] == [(1, 9, 0), (-1, 9, 1), (0, 18, 1)]
 
@@ -354,7 +354,7 @@ def test_labels_of_words_that_changed_are_left_out_and_counted(tmp_path):
     files.write_jsonl(run / "responses.jsonl", [{**rows[0], "response": "Other words."}, *rows[1:]])
     found = calibration.of_run(run)
     assert (found.n_labelled, found.n_outdated) == (29, 1)
-    assert "1 labels are of answers that are not there any more" in text.as_text(found)
+    assert "1 labels are of answers that are not there any more" in terminal.as_text(found)
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def test_a_study_is_corrected_by_run_and_over_its_seeds(a_study):
     shown = CliRunner().invoke(app, ["calibrate", str(a_study)])
     assert shown.exit_code == 0, shown.output
     table = pd.read_csv(a_study / "calibration.csv")
-    assert list(table.columns) == tables.CORRECTED_COLUMNS
+    assert list(table.columns) == measures.CORRECTED_COLUMNS
     rates = table[table["metric"] == "refusal_rate"].set_index("run")
     assert rates["n_labelled"].to_dict() == {
         "n0_seed0": 0, "n0_seed1": 0, "n30_seed0": 20, "n30_seed1": 20,
@@ -432,7 +432,7 @@ def test_scores_of_a_run_are_compared_and_its_mean_score_corrected(tmp_path):
     by_hand = corrected_mean([i % 5 for i in range(25)], cut[:25], cut[25:], (0, 4)).estimate
     assert (row["metric"], row["raw"], row["n_labelled"]) == ("mean_score", pytest.approx(2.5), 25)
     assert (row["estimate"], row["low"], row["high"]) == pytest.approx((by_hand.estimate, by_hand.low, by_hand.high))
-    assert "2.50 (" in text.as_text(found)
+    assert "2.50 (" in terminal.as_text(found)
 
 
 def test_a_score_of_another_scale_is_corrected_on_peoples(tmp_path):
@@ -452,7 +452,7 @@ def test_judges_of_other_things_are_not_compared_with_scores_of_harm(tmp_path):
     label(run, {f"p{i}": i % 5 for i in range(25)}, ask="harmfulness")
     found = calibration.of_run(run)
     assert found.agreement.empty and found.corrected.empty
-    assert "No judge gives labels or scores that can be compared" in text.as_text(found)
+    assert "No judge gives labels or scores that can be compared" in terminal.as_text(found)
 
 
 def test_labels_and_scores_of_a_study_are_told_together(a_study):
@@ -529,7 +529,7 @@ def test_labels_that_say_nothing_are_no_failure(tmp_path):
     label(run, {"p0": None})
     found = calibration.of_run(run)
     assert found.agreement.empty and found.n_without == 1
-    assert "No judge gives labels or scores" in text.as_text(found)
+    assert "No judge gives labels or scores" in terminal.as_text(found)
     assert calibration.write(run, found) == []
     lines = files.read_jsonl(run / "judgements.jsonl")
     files.write_jsonl(run / "judgements.jsonl", [{**line, "judge": "human"} for line in lines])

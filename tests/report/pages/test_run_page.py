@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from reports import a_run, a_study, answers, judgements
 
-from safety_nb.report.calibration.tables import AGREEMENT_COLUMNS
+from safety_nb.report.calibration.measures import AGREEMENT_COLUMNS
 from safety_nb.report.findings.rates import summarise_run
 
 HOSTILE = (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb.core.text import percent_interval, shortened
 from safety_nb.report.calibration.calibration import Calibration
-from safety_nb.report.calibration.tables import SCORES
+from safety_nb.report.calibration.measures import SCORES
 from safety_nb.report.findings.rates import interval_text
 
 if TYPE_CHECKING:
