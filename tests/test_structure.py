@@ -241,6 +241,12 @@ def test_parameters_cell_is_the_one_of_the_schema(path):
     assert source(cell) == parameters_cell(stages.NOTEBOOK_PARAMS[path.stem])
 
 
+def test_the_command_that_writes_them_finds_them_in_step():
+    # `make notebooks`; in step, it writes nothing and says so.
+    command = [sys.executable, "-m", "safety_nb.run.parameter_cells"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""
+
+
 @each_notebook
 def test_logic_is_in_the_package(path):
     nodes = [node for cell in cells(path) for node in ast.walk(ast.parse(python(cell)))]

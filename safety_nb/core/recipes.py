@@ -2,9 +2,9 @@
 
 from typing import Any
 
-# Each names every value that decides what is learned; the miniature's are the defaults above. The machine's own
-# matters (gradient_checkpointing, train_dtype, checkpoints, report_to) and the data are in no recipe, but for the
-# number of validation rows, which the paper's has.
+# Each names every value that decides what is learned; the miniature's are the defaults of the parameters. The
+# machine's own matters (gradient_checkpointing, train_dtype, checkpoints, report_to) and the data are in no recipe, but
+# for the number of validation rows, which the paper's has.
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {},
     # What QLoRA on a small current model is commonly begun with.

@@ -7,6 +7,8 @@ from safety_nb.core import files
 from safety_nb.core.params import Checked
 from safety_nb.run import stages
 
+_LINE_LENGTH = 120  # of the formatter, which breaks longer lists
+
 
 def write_parameters_cells() -> list[Path]:
     """Bring the parameters cell of each notebook in step with the schema; the notebooks that changed."""
@@ -21,14 +23,6 @@ def write_parameters_cells() -> list[Path]:
             files.write_notebook(path, book)
             changed.append(path)
     return changed
-
-
-if __name__ == "__main__":
-    for changed_path in write_parameters_cells():
-        print(f"written: {changed_path}")
-
-
-_LINE_LENGTH = 120  # of the formatter, which breaks longer lists
 
 
 def parameters_cell(model: type[Checked]) -> str:
@@ -52,3 +46,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+if __name__ == "__main__":
+    for changed_path in write_parameters_cells():
+        print(f"written: {changed_path}")

@@ -118,7 +118,7 @@ def test_bad_element_of_a_list_is_told_with_its_place_and_the_choices():
     assert "one of refusal, string-match," in message and "did you mean 'refusal'?" in message
 
 
-# BUG (schema.py): a set named twice is answered and judged twice, so every n of it is doubled and every interval
+# BUG (params.py): a set named twice is answered and judged twice, so every n of it is doubled and every interval
 # too narrow, without a word.
 @pytest.mark.parametrize(
     ("name", "value"), [("evaluation", ["tiny-facts", "tiny-facts"]), ("judges", ["refusal", "refusal"])]
@@ -172,14 +172,14 @@ def test_all_wrong_names_types_and_ranges_are_told_at_once_a_line_each():
     )
 
 
-# BUG (schema.py): the combinations are one "after" validator, which stops at its first complaint and does not run
+# BUG (params.py): the combinations are one "after" validator, which stops at its first complaint and does not run
 # at all when a single field is wrong, so a user mends one mistake only to be told of the next.
 def test_all_impossible_combinations_are_told_at_once():
     message = complaint(n_safety=20, n_general=10, total="fixed", best_checkpoint=True)
     assert sorted(line.split(":")[0] for line in message.splitlines()) == ["best_checkpoint", "n_safety"]
 
 
-# BUG (schema.py): as above.
+# BUG (params.py): as above.
 def test_impossible_combination_is_told_beside_a_wrong_name():
     message = complaint(best_checkpoint=True, n_saftey=1)
     assert sorted(line.split(":")[0] for line in message.splitlines()) == ["best_checkpoint", "n_saftey"]

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from safety_nb.core import run_folder
 from safety_nb.core.text import percent_interval
+from safety_nb.generate.capabilities import judgements, questions_text, read, read_record
 from safety_nb.report.findings.rates import summarise_run
 
 if TYPE_CHECKING:
     import pandas as pd
-from safety_nb.generate.capabilities import judgements, questions_text, read, read_record
 
 
 def results(run: run_folder.RunFolder, tasks: list[str] | None = None) -> "pd.DataFrame":
