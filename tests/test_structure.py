@@ -255,6 +255,17 @@ def test_logic_is_in_the_package(path):
 
 
 @each_notebook
+def test_notebook_imports_what_rooms_hand_out(path):
+    # A public name, or a module whose name tells where a call goes.
+    for node in [node for cell in cells(path) for node in ast.walk(ast.parse(python(cell)))]:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("safety_nb"):
+            room = importlib.import_module(node.module)
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}".removeprefix("safety_nb.")
+                assert module in MODULES or alias.name in room.__all__, f"{path.name}: {ast.unparse(node)}"
+
+
+@each_notebook
 def test_cells_are_short(path):
     others = [cell for cell in cells(path) if cell not in tagged(path, "parameters")]
     assert [source(cell) for cell in others if len(source(cell).splitlines()) > 10] == []

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = _lazy.public(
     {
         "loading": ["Run", "Study", "load_run", "load_study"],
         "study_tables": ["StudyTables", "read_studies", "read_study"],
+        "figures": ["draw_dose_response", "draw_trade_off"],
         "writing": ["report_run", "report_study"],
     },
 )
