@@ -1,5 +1,6 @@
 """The figures of a study, each with its title, its words for those who cannot see it, and its caption."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,80 +37,70 @@ class Figure:
 
 
 def study_figures(comparison: Comparison, losses: dict[str, float]) -> dict[str, Figure]:
-    """File name to figure, the trade-off first."""
+    """File name to figure, the trade-off first.
+
+    Args:
+        comparison: What the study says.
+        losses: Run to its loss on general validation rows, in nats a token.
+    """
     from matplotlib import pyplot
 
+    parts = [_trade_offs(comparison), _by_setting(comparison)]
+    for setting in comparison.settings:
+        parts += [_by_n(comparison, setting), _by_type(comparison, setting), _by_loss(comparison, setting, losses)]
+    parts.append(_agreement(comparison))
     found: dict[str, Figure] = {}
-
-    def add(name: str, title: str, axes: "Axes", alt: str, caption: str) -> None:
-        found[name] = Figure(title, axes.figure, alt, caption)
-        pyplot.close(axes.figure)  # kept by us, not by pyplot: a notebook would show each a second time
-
-    for setting in comparison.settings:
-        suffix = "".join(f"_{name}-{value}" for name, value in setting.values.items()).replace("/", "_")
-        of = f" ({setting.name})" if setting.values else ""
-        if axes := draw_trade_off(comparison, setting):
-            add(
-                f"trade-off{suffix}",
-                f"What each N buys and costs{of}",
-                axes,
-                plots.trade_off_alt(setting.refusals, setting.harmful, setting.lookalike),
-                f"Requests of {setting.harmful} answered against requests of {setting.lookalike} refused. "
-                "Bars are 95 % intervals.",
-            )
-    if len(comparison.settings) > 1:
-        for dataset in dict.fromkeys(name for each in comparison.settings for name in (each.harmful, each.lookalike)):
-            if dataset:
-                metric = contrasts.MEASURES[comparison.roles[dataset]]
-                rows = comparison.rates[comparison.rates["dataset"] == dataset]
-                add(
-                    f"settings_{dataset}",
-                    f"{dataset} by {' and '.join(comparison.swept)}",
-                    plots.by_setting(rows, comparison.swept, metric=metric),
-                    plots.by_setting_alt(rows, comparison.swept, metric),
-                    "One line a setting. Bars are 95 % intervals.",
-                )
-    for setting in comparison.settings:
-        suffix = "".join(f"_{name}-{value}" for name, value in setting.values.items()).replace("/", "_")
-        of = f" ({setting.name})" if setting.values else ""
-        for name, title, metric, rows in _by_n(setting):
-            add(
-                f"{name}{suffix}",
-                f"{title}{of}",
-                plots.dose_response(rows, comparison.roles, metric=metric),
-                plots.dose_response_alt(rows, comparison.roles, metric),
-                f"Judge: {rows['judge'].iloc[0]}. A line an evaluation set. Bars are 95 % intervals.",
-            )
-        for dataset, rows in setting.types.groupby("dataset", sort=False):
-            metric = contrasts.MEASURES.get(comparison.roles.get(dataset, ""), "refusal_rate")
-            add(
-                f"types_{dataset}{suffix}",
-                f"{dataset} by type of prompt{of}",
-                plots.by_type(rows, metric=metric),
-                plots.by_type_alt(rows, metric),
-                "n counts answers over the seeds. Bars are 95 % intervals: single types have few prompts.",
-            )
-        against = _against_loss(comparison, setting, losses)
-        if len(against):
-            add(
-                f"safety-against-loss{suffix}",
-                f"Safety against fit to the general data{of}",
-                plots.safety_against_loss(against),
-                plots.safety_against_loss_alt(against),
-                f"One point a run: requests of {setting.harmful} answered, and the loss on held-out general rows.",
-            )
-    if len(comparison.agreement):
-        add(
-            "agreement",
-            "How far the judges agree",
-            plots.agreement(comparison.agreement),
-            plots.agreement_alt(comparison.agreement),
-            "Cohen's kappa on refusal or not, over all answers that both judged.",
-        )
+    for name, figure in itertools.chain.from_iterable(parts):
+        found[name] = figure
+        pyplot.close(figure.drawn)  # kept by us, not by pyplot: a notebook would show each a second time
     return found
 
 
-def _by_n(setting: Setting) -> Iterator[tuple[str, str, str, "pd.DataFrame"]]:
+_Named = Iterator[tuple[str, Figure]]  # file name and figure
+
+
+def _ends(setting: Setting) -> tuple[str, str]:
+    """What the file names and the titles of a setting's figures end with; empty where it is the only one."""
+    in_file = "".join(f"_{name}-{value}" for name, value in setting.values.items()).replace("/", "_")
+    return in_file, f" ({setting.name})" if setting.values else ""
+
+
+def _trade_offs(comparison: Comparison) -> _Named:
+    for setting in comparison.settings:
+        if axes := draw_trade_off(comparison, setting):
+            suffix, of = _ends(setting)
+            alt = plots.trade_off_alt(setting.refusals, setting.harmful, setting.lookalike)
+            caption = (
+                f"Requests of {setting.harmful} answered against requests of {setting.lookalike} refused. "
+                "Bars are 95 % intervals."
+            )
+            yield f"trade-off{suffix}", Figure(f"What each N buys and costs{of}", axes.figure, alt, caption)
+
+
+def _by_setting(comparison: Comparison) -> _Named:
+    """Each evaluation set that decides for a setting, over all settings; none where there is a single one."""
+    if len(comparison.settings) < 2:
+        return
+    swept = comparison.swept
+    for dataset in dict.fromkeys(name for each in comparison.settings for name in (each.harmful, each.lookalike)):
+        if dataset:
+            metric = contrasts.MEASURES[comparison.roles[dataset]]
+            rows = comparison.rates[comparison.rates["dataset"] == dataset]
+            axes, alt = plots.by_setting(rows, swept, metric=metric), plots.by_setting_alt(rows, swept, metric)
+            caption = "One line a setting. Bars are 95 % intervals."
+            yield f"settings_{dataset}", Figure(f"{dataset} by {' and '.join(swept)}", axes.figure, alt, caption)
+
+
+def _by_n(comparison: Comparison, setting: Setting) -> _Named:
+    suffix, of = _ends(setting)
+    for name, title, metric, rows in _told_by_n(setting):
+        axes = plots.dose_response(rows, comparison.roles, metric=metric)
+        alt = plots.dose_response_alt(rows, comparison.roles, metric)
+        caption = f"Judge: {rows['judge'].iloc[0]}. A line an evaluation set. Bars are 95 % intervals."
+        yield f"{name}{suffix}", Figure(f"{title}{of}", axes.figure, alt, caption)
+
+
+def _told_by_n(setting: Setting) -> Iterator[tuple[str, str, str, "pd.DataFrame"]]:
     """What is drawn against N: file name, title, metric and rows, of each judge its own."""
     if len(setting.refusals):
         yield "dose-response", "Refusals against N", "refusal_rate", setting.refusals
@@ -120,7 +111,26 @@ def _by_n(setting: Setting) -> Iterator[tuple[str, str, str, "pd.DataFrame"]]:
             yield f"{metric.replace('_', '-')}_{name}", f"{title} against N, by {judge}", metric, rows
 
 
-def _against_loss(comparison: Comparison, setting: Setting, losses: dict[str, float]) -> "pd.DataFrame":
+def _by_type(comparison: Comparison, setting: Setting) -> _Named:
+    suffix, of = _ends(setting)
+    for dataset, rows in setting.types.groupby("dataset", sort=False):
+        metric = contrasts.MEASURES.get(comparison.roles.get(dataset, ""), "refusal_rate")
+        axes, alt = plots.by_type(rows, metric=metric), plots.by_type_alt(rows, metric)
+        caption = "n counts answers over the seeds. Bars are 95 % intervals: single types have few prompts."
+        yield f"types_{dataset}{suffix}", Figure(f"{dataset} by type of prompt{of}", axes.figure, alt, caption)
+
+
+def _by_loss(comparison: Comparison, setting: Setting, losses: dict[str, float]) -> _Named:
+    suffix, of = _ends(setting)
+    rows = _beside_losses(comparison, setting, losses)
+    if len(rows):
+        axes, alt = plots.safety_against_loss(rows), plots.safety_against_loss_alt(rows)
+        caption = f"One point a run: requests of {setting.harmful} answered, and the loss on held-out general rows."
+        title = f"Safety against fit to the general data{of}"
+        yield f"safety-against-loss{suffix}", Figure(title, axes.figure, alt, caption)
+
+
+def _beside_losses(comparison: Comparison, setting: Setting, losses: dict[str, float]) -> "pd.DataFrame":
     """Harmful compliance of each run beside its loss: the columns `plots.safety_against_loss` takes."""
     rows = comparison.summary
     told = rows[(rows["dataset"] == setting.harmful) & (rows["metric"] == "compliance_rate")]
@@ -128,3 +138,11 @@ def _against_loss(comparison: Comparison, setting: Setting, losses: dict[str, fl
     told = told[told["run"].isin(setting.runs)]
     told = told.assign(loss=told["run"].map(losses))
     return told[told["loss"].notna() & told["estimate"].notna()]
+
+
+def _agreement(comparison: Comparison) -> _Named:
+    table = comparison.agreement
+    if len(table):
+        axes, alt = plots.agreement(table), plots.agreement_alt(table)
+        caption = "Cohen's kappa on refusal or not, over all answers that both judged."
+        yield "agreement", Figure("How far the judges agree", axes.figure, alt, caption)

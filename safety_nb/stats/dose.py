@@ -75,12 +75,7 @@ def fit(doses: Sequence[int], values: Sequence[np.ndarray], falling: bool, seed:
     Raises:
         ValueError: An N twice, as many matrices as not N, different shapes, values out of 0 to 1.
     """
-    matrices = [checked(matrix, SHARE) for matrix in values]
-    if len(matrices) != len(doses) or len(set(doses)) != len(doses):
-        raise ValueError(f"expected one matrix for each of different N, not {len(matrices)} for N = {list(doses)}")
-    if len({matrix.shape for matrix in matrices}) > 1:
-        raise ValueError(f"the matrices differ in shape: {', '.join(str(matrix.shape) for matrix in matrices)}")
-    pairs = sorted(zip(doses, matrices, strict=True), key=lambda pair: pair[0])
+    pairs = _by_dose(doses, values)
     judged = [(dose, matrix) for dose, matrix in pairs if not np.isnan(matrix).all()]
     unjudged = tuple(dose for dose, matrix in pairs if np.isnan(matrix).all())
     if not judged:
@@ -89,24 +84,11 @@ def fit(doses: Sequence[int], values: Sequence[np.ndarray], falling: bool, seed:
     estimates = tuple(mean_over_seeds(matrix, seed) for _, matrix in judged)
     variations = tuple(Variation.of(matrix) for _, matrix in judged)
     weights = np.array([estimate.n for estimate in estimates], dtype=float)
-    drawn = deviations(variations, seed, draws)
-    # What moves the N whose answers are all alike: normal numbers, one from each of equal slices.
-    common = norm.ppf((np.random.default_rng([seed, 2]).permutation(draws) + 0.5) / draws)
-    around = [
-        placed(part, np.concatenate([row, -row]), np.concatenate([common, -common]), SHARE)
-        for part, row in zip(variations, drawn, strict=True)
-    ]
-    monotone = np.array([_isotonic(draw, weights, falling) for draw in np.transpose(around)])
-    low, high = np.quantile(monotone, TAILS, axis=0)
+    fitted = _isotonic(np.array([estimate.estimate for estimate in estimates]), weights, falling)
     if len(judged) == 1:
         low, high = np.array([estimates[0].low]), np.array([estimates[0].high])
     else:
-        # The fit has nothing beyond its ends to be pulled by, so it errs upwards at its highest point and downwards at
-        # its lowest; there the outer side is as wide as that of the N alone, or the neighbour's.
-        top, bottom, step = (0, -1, 1) if falling else (-1, 0, -1)
-        low[top] = max(low[top + step], min(low[top], estimates[top].low))
-        high[bottom] = min(high[bottom - step], max(high[bottom], estimates[bottom].high))
-    fitted = _isotonic(np.array([estimate.estimate for estimate in estimates]), weights, falling)
+        low, high = _widened(*_band(variations, weights, falling, seed, draws), estimates, falling)
     return Curve(
         doses=tuple(dose for dose, _ in judged),
         unjudged=unjudged,
@@ -118,6 +100,47 @@ def fit(doses: Sequence[int], values: Sequence[np.ndarray], falling: bool, seed:
         n_seeds=max(part.n_seeds for part in variations),
         variations=variations,
     )
+
+
+def _by_dose(doses: Sequence[int], values: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
+    """Each N with its matrix, ascending. Raises ValueError, as `fit`."""
+    matrices = [checked(matrix, SHARE) for matrix in values]
+    if len(matrices) != len(doses) or len(set(doses)) != len(doses):
+        raise ValueError(f"expected one matrix for each of different N, not {len(matrices)} for N = {list(doses)}")
+    if len({matrix.shape for matrix in matrices}) > 1:
+        raise ValueError(f"the matrices differ in shape: {', '.join(str(matrix.shape) for matrix in matrices)}")
+    return sorted(zip(doses, matrices, strict=True), key=lambda pair: pair[0])
+
+
+def _band(
+    variations: Sequence[Variation], weights: np.ndarray, falling: bool, seed: int, draws: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The percentiles of the monotone fit to bootstrap draws, by N: lower and upper ends."""
+    drawn = deviations(variations, seed, draws)
+    # What moves the N whose answers are all alike: normal numbers, one from each of equal slices.
+    common = norm.ppf((np.random.default_rng([seed, 2]).permutation(draws) + 0.5) / draws)
+    around = [
+        placed(part, np.concatenate([row, -row]), np.concatenate([common, -common]), SHARE)
+        for part, row in zip(variations, drawn, strict=True)
+    ]
+    monotone = np.array([_isotonic(draw, weights, falling) for draw in np.transpose(around)])
+    low, high = np.quantile(monotone, TAILS, axis=0)
+    return low, high
+
+
+def _widened(
+    low: np.ndarray, high: np.ndarray, estimates: Sequence[Estimate], falling: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The band with its outer sides at both ends as wide as those of the N alone, or the neighbour's.
+
+    The fit has nothing beyond its ends to be pulled by, so it errs upwards at its highest point and downwards at its
+    lowest.
+    """
+    low, high = low.copy(), high.copy()
+    top, bottom, step = (0, -1, 1) if falling else (-1, 0, -1)
+    low[top] = max(low[top + step], min(low[top], estimates[top].low))
+    high[bottom] = min(high[bottom - step], max(high[bottom], estimates[bottom].high))
+    return low, high
 
 
 @dataclass(frozen=True)

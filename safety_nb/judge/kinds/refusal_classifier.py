@@ -151,9 +151,6 @@ def fit(
     Raises:
         InputError: no such column, an unknown label, a label that no answer has, or a folder that is not empty.
     """
-    import numpy as np
-    import sklearn
-
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: {out} is there already; name a new folder, so that nothing of yours is overwritten.")
     rows = [row for name, table in tables.items() for row in _rows(name, table, prompt, response, label, group)]
@@ -164,20 +161,34 @@ def fit(
     watch(f"reading {len(rows):,} answers")
     for row in rows:
         row["read"] = _read(row["prompt"], row["response"])
-    record = {
+    columns = [prompt, response, label, *([group] if group else [])]
+    data = {name: _digest(table, columns) for name, table in tables.items()}
+    record = _record(rows, garbled, data, _cross_validation(rows, watch))
+    watch("fitting from all")
+    _write(out, _fitted(rows), record)
+    return record
+
+
+def _record(rows: Sequence[dict], garbled: int, data: dict[str, str], cross_validation: dict) -> dict[str, Any]:
+    """What ``record.json`` says of a classifier: what it was fitted from and by, and how well it did."""
+    import numpy as np
+    import sklearn
+
+    return {
         "judge": "refusal-classifier",
         "rows": len(rows),
         "left_out_as_garbled": garbled,
         "labels": dict(Counter(row["label"] for row in rows)),
-        "data": {
-            name: _digest(table, [prompt, response, label, *([group] if group else [])])
-            for name, table in tables.items()
-        },
-        "cross_validation": _cross_validation(rows, watch),
+        "data": data,
+        "cross_validation": cross_validation,
         "versions": {"safety-nb": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
-    watch("fitting from all")
-    model = _fitted(rows)
+
+
+def _write(out: Path, model: Model, record: dict[str, Any]) -> None:
+    """Write the folder of a fitted classifier, all of it or nothing."""
+    import numpy as np
+
     with files.replacing_folder(out) as folder:
         np.savez_compressed(
             folder / "weights.npz",
@@ -188,7 +199,6 @@ def fit(
             intercepts=model.intercepts,
         )
         files.write_json(folder / "record.json", record)
-    return record
 
 
 def _rows(name: str, table: "pd.DataFrame", prompt: str, response: str, label: str, group: str) -> Iterator[dict]:

@@ -153,12 +153,31 @@ def label_shares(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
         table: One run's rows of `summary.csv`: dataset, metric, estimate, low, high, n, n_missing.
         ax: Where to draw; by default a new figure whose height fits the number of sets.
     """
-    import matplotlib.patheffects as effects
-
     shares = _label_table(table)
-    datasets = list(shares)
     if ax is None:
-        ax = look.new_axes(size=(4.8, 1.25 + 0.42 * max(len(datasets), 2)))
+        ax = look.new_axes(size=(4.8, 1.25 + 0.42 * max(len(shares), 2)))
+    _label_bars(ax, shares)
+    for place, share in enumerate(shares.values()):
+        if share["n"]:
+            _refused_whisker(ax, place, share)
+        _n_beside(ax, place, share)
+    ax.set_yticks(range(len(shares)), map(look.drawn_name, shares))
+    ax.set_ylim(max(len(shares), 1) - 0.5, -0.5)  # first set on top
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("Share of answers (%)")
+    look.percent_axis(ax.xaxis)
+    look.finish(ax, grid="")
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    if shares:
+        look.legend_below(ax, columns=4)
+    else:
+        look.say(ax, "No refusals were judged")
+    return ax
+
+
+def _label_bars(ax: "Axes", shares: dict[str, dict]) -> None:
+    """A bar a set, made of its labels one after the other, with a figure on each part that has room for it."""
     palette = look.palette()
     looks = {
         "refused": {"color": palette[0]},
@@ -167,69 +186,59 @@ def label_shares(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
         "missing": {"color": "white", "edgecolor": look.QUIET, "hatch": "////", "linewidth": 0.6},
     }
     for name, shape in looks.items():
-        widths = [100 * shares[dataset][name] for dataset in datasets]
+        widths = [100 * share[name] for share in shares.values()]
         if name == "missing" and not any(widths):
             continue
-        lefts = [100 * sum(shares[dataset][other] for other in _before(name, looks)) for dataset in datasets]
-        ax.barh(range(len(datasets)), widths, left=lefts, height=0.62, label=name, **shape)
-        for place, (left, width) in enumerate(zip(lefts, widths, strict=True)):
-            share = shares[datasets[place]]
-            inner, outer = (
-                100 * (share["refused"] - share["below"]),
-                100 * (share["refused"] + share["above"]),
-            )
-            room = inner - left if name == "refused" else left + width - max(left, outer)
-            if room < 12 or name == "missing":
-                continue  # too narrow for its figure, which the table beside gives
-            # Refused is labelled at its start and the rest at their end: clear of the whisker between them.
-            spot, side = (left + 1.5, "left") if name == "refused" else (left + width - 1.5, "right")
-            ax.text(
-                spot,
-                place,
-                f"{width:.0f}",
-                ha=side,
-                va="center",
-                fontsize=9.5,
-                color="white" if name == "refused" else "black",
-            )
-    for place, dataset in enumerate(datasets):
-        share = shares[dataset]
-        if share["n"]:
-            _, _, bars = ax.errorbar(
-                [100 * share["refused"]],
-                [place],
-                xerr=[[100 * share["below"]], [100 * share["above"]]],
-                fmt="none",
-                ecolor=look.INK,
-                elinewidth=1.3,
-                capsize=3,
-            )
-            for bar in bars:  # a light outline, so that the whisker shows on the dark bar too
-                bar.set_path_effects([effects.withStroke(linewidth=3, foreground="white", alpha=0.8)])
-        total = share["n"] + share["n_missing"]
-        ax.annotate(
-            f"n = {share['n']:,}" + (f" of {total:,}" if share["n_missing"] else ""),
-            (100, place),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=look.QUIET,
-            annotation_clip=False,
-        )
-    ax.set_yticks(range(len(datasets)), map(look.drawn_name, datasets))
-    ax.set_ylim(max(len(datasets), 1) - 0.5, -0.5)  # first set on top
-    ax.set_xlim(0, 100)
-    ax.set_xlabel("Share of answers (%)")
-    look.percent_axis(ax.xaxis)
-    look.finish(ax, grid="")
-    ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    if datasets:
-        look.legend_below(ax, columns=4)
-    else:
-        look.say(ax, "No refusals were judged")
-    return ax
+        lefts = [100 * sum(share[other] for other in _before(name, looks)) for share in shares.values()]
+        ax.barh(range(len(shares)), widths, left=lefts, height=0.62, label=name, **shape)
+        if name != "missing":
+            for place, (left, width, share) in enumerate(zip(lefts, widths, shares.values(), strict=True)):
+                _figure_on_bar(ax, place, name, left, width, share)
+
+
+def _figure_on_bar(ax: "Axes", place: int, name: str, left: float, width: float, share: dict) -> None:
+    """The per cent of one part of a bar; none where it is too narrow, for the table beside gives it."""
+    inner, outer = 100 * (share["refused"] - share["below"]), 100 * (share["refused"] + share["above"])
+    refused = name == "refused"
+    room = inner - left if refused else left + width - max(left, outer)
+    if room < 12:
+        return
+    # Refused is labelled at its start and the rest at their end: clear of the whisker between them.
+    spot, side = (left + 1.5, "left") if refused else (left + width - 1.5, "right")
+    colour = "white" if refused else "black"
+    ax.text(spot, place, f"{width:.0f}", ha=side, va="center", fontsize=9.5, color=colour)
+
+
+def _refused_whisker(ax: "Axes", place: int, share: dict) -> None:
+    """The 95 % interval of the refused share."""
+    import matplotlib.patheffects as effects
+
+    _, _, bars = ax.errorbar(
+        [100 * share["refused"]],
+        [place],
+        xerr=[[100 * share["below"]], [100 * share["above"]]],
+        fmt="none",
+        ecolor=look.INK,
+        elinewidth=1.3,
+        capsize=3,
+    )
+    for bar in bars:  # a light outline, so that the whisker shows on the dark bar too
+        bar.set_path_effects([effects.withStroke(linewidth=3, foreground="white", alpha=0.8)])
+
+
+def _n_beside(ax: "Axes", place: int, share: dict) -> None:
+    """How many answers a bar counts, to the right of it."""
+    total = share["n"] + share["n_missing"]
+    ax.annotate(
+        f"n = {share['n']:,}" + (f" of {total:,}" if share["n_missing"] else ""),
+        (100, place),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=look.QUIET,
+        annotation_clip=False,
+    )
 
 
 def label_shares_alt(table: "pd.DataFrame") -> str:
