@@ -17,12 +17,12 @@ from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
 from safety_nb.report.findings import contrasts
 from safety_nb.report.findings.comparison import Comparison
-from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
+from safety_nb.report.findings.rates import ENDING_COLUMNS, RUN_KEYS, endings, summarise_run
 from safety_nb.report.pages import paper_tables
 from safety_nb.report.pages.answers_page import answers_page
 from safety_nb.report.pages.run_page import run_page
 from safety_nb.report.pages.study_page import StudyReport, study_page
-from safety_nb.report.study_tables import StudyTables
+from safety_nb.report.study_tables import StudyTables, run_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,10 +151,10 @@ def _answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "prompt", "response", "finish", "label"]
+    columns = [*RUN_KEYS, "dataset", "prompt_id", "prompt", "response", "finish", "label"]
     parts = []
     for row, run in _done(folder, tables):
-        keys = {name: row[name] for name in dict.fromkeys(["run", "n_safety", "seed", *tables.swept])}
+        keys = {name: row[name] for name in run_keys(tables.swept)}
         parts.append(pd.DataFrame(files.read_jsonl(run.responses)).assign(**keys))
     if not parts:
         return pd.DataFrame(columns=columns)
