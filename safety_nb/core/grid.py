@@ -1,6 +1,7 @@
 """A grid of runs: which parameters a study sweeps, the runs that it plans, and their state on disk."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from safety_nb.core.params import RunParams, StudySettings, validate
 def swept_names(values: dict[str, Any]) -> list[str]:
     """Names of the scalar parameters that ``values`` gives a list, in the order of the file."""
     return [name for name, value in values.items() if isinstance(value, list) and not _takes_list(name)]
+
+
+def setting_names(swept: Iterable[str]) -> list[str]:
+    """Of the swept parameters those that make a setting: all but N and the seed."""
+    return [name for name in swept if name not in ("n_safety", "seed")]
 
 
 def _takes_list(name: str) -> bool:
@@ -104,9 +110,8 @@ def study_file(folder: Path) -> dict[str, Any]:
 
 def run_name(params: RunParams, swept: list[str]) -> str:
     """Folder name of a run: N and seed always, so that a study can grow, then whatever else is swept."""
-    others = [name for name in swept if name not in ("n_safety", "seed")]
     parts = [f"n{params.n_safety}", f"seed{params.seed}"]
-    parts += [f"{name}-{str(getattr(params, name)).replace('/', '_')}" for name in others]
+    parts += [f"{name}-{str(getattr(params, name)).replace('/', '_')}" for name in setting_names(swept)]
     return "_".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from safety_nb.core import files, grid, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import StudySettings
 from safety_nb.generate import capabilities
+from safety_nb.report.findings.rates import RUN_KEYS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,11 @@ class StudyTables:
     roles: dict[str, str]
     types: dict[tuple[str, str], str]
     items: "pd.DataFrame"
+
+
+def run_keys(swept: Iterable[str]) -> list[str]:
+    """The columns that tell the runs of a study apart in its tables: run, N and seed, then what else was swept."""
+    return list(dict.fromkeys([*RUN_KEYS, *swept]))
 
 
 def read_study(folder: Path) -> StudyTables:
@@ -113,7 +119,7 @@ def _read(
             asked = files.read_jsonl(run.prompts) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
             types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
-    keys = list(dict.fromkeys(["run", "n_safety", "seed", *swept]))
+    keys = run_keys(swept)
     single = pd.DataFrame(items) if items else pd.DataFrame(columns=[*keys, "measure", "prompt_id", "value"])
     columns = [*keys, "dataset", "prompt_id", "judge", "label", "score", "missing"]
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
@@ -139,10 +145,10 @@ def answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "prompt", "response", "finish", "label"]
+    columns = [*RUN_KEYS, "dataset", "prompt_id", "prompt", "response", "finish", "label"]
     parts = []
     for row, run in finished(folder, tables):
-        keys = {name: row[name] for name in dict.fromkeys(["run", "n_safety", "seed", *tables.swept])}
+        keys = {name: row[name] for name in run_keys(tables.swept)}
         parts.append(pd.DataFrame([{**keys, **response} for response in files.read_jsonl(run.responses)]))
     return (
         with_labels(pd.concat(parts, ignore_index=True), tables.judgements) if parts else pd.DataFrame(columns=columns)
@@ -204,7 +210,7 @@ def capability_answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    keys = [name for name in tables.runs.columns if name not in ("state", "wall_seconds", "cause")]
+    keys = run_keys(tables.swept)
     parts, settings = [], {}
     for row in tables.runs.to_dict("records"):
         run = run_folder.RunFolder(folder / row["run"])

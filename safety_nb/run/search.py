@@ -6,7 +6,7 @@ from typing import Any
 
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
-from safety_nb.core.grid import PlannedRun, plan, run_state, study_settings
+from safety_nb.core.grid import PlannedRun, plan, run_state, setting_names, study_settings
 from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
 from safety_nb.report.findings import contrasts
@@ -65,7 +65,7 @@ def _settings(planned: Iterable[PlannedRun]) -> dict[tuple, list[PlannedRun]]:
     """The runs by what is swept besides N and seed."""
     groups: dict[tuple, list[PlannedRun]] = {}
     for run in planned:
-        key = tuple((name, value) for name, value in run.swept.items() if name not in ("n_safety", "seed"))
+        key = tuple((name, run.swept[name]) for name in setting_names(run.swept))
         groups.setdefault(key, []).append(run)
     return groups
 

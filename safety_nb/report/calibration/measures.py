@@ -11,7 +11,7 @@ import numpy as np
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import shortened
 from safety_nb.judge import annotations
-from safety_nb.report.findings.rates import LABEL_METRICS, SCALES, bounds_of, matrix, metric_values
+from safety_nb.report.findings.rates import LABEL_METRICS, RUN_KEYS, SCALES, bounds_of, matrix, metric_values
 from safety_nb.stats.agreement import agreements, auc, score_agreements
 from safety_nb.stats.estimates import SHARE, Estimate, mean_over_seeds
 from safety_nb.stats.prediction_powered import FEWEST_LABELLED, corrected_mean
@@ -24,7 +24,8 @@ KEYS = ["run", "dataset", "prompt_id", "sample"]  # what names an answer of a ru
 AGREEMENT_COLUMNS = ["judge", "model", "classes", "metric", "estimate", "low", "high", "n", "n_missing"]
 CONFUSION_COLUMNS = ["judge", "model", "human", "judged", "count"]
 CORRECTED_COLUMNS = [
-    *("run", "n_safety", "seed", "dataset", "judge", "metric", "raw", "raw_low", "raw_high"),
+    *RUN_KEYS,
+    *("dataset", "judge", "metric", "raw", "raw_low", "raw_high"),
     *("estimate", "low", "high", "weight"),
     *("n", "n_missing", "n_labelled", "note"),
 ]

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from safety_nb.core import grid
 from safety_nb.core.params import StudySettings
 from safety_nb.data.datasets import sources
 from safety_nb.report.findings import contrasts, costs
 from safety_nb.report.findings.headline import headline, useless
-from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
+from safety_nb.report.findings.rates import RUN_KEYS, SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
 from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
 from safety_nb.report.study_tables import GENERAL_LOSS, StudyTables
 from safety_nb.stats import dose
@@ -98,13 +99,13 @@ def compare_study(tables: StudyTables) -> Comparison:
     import pandas as pd
 
     judgements = tables.judgements
-    swept = {name: values for name, values in tables.swept.items() if name not in ("n_safety", "seed")}
+    swept = {name: tables.swept[name] for name in grid.setting_names(tables.swept)}
     unknown = [name for name in dict.fromkeys(judgements["dataset"]) if name not in tables.roles]
     roles = {**tables.roles, **sources.roles(unknown)}
     rates = aggregate(judgements, by=["n_safety", *swept])
     by_run = [
         summarise_run(rows, run, n_safety, seed)
-        for (run, n_safety, seed), rows in judgements.groupby(["run", "n_safety", "seed"], sort=False)
+        for (run, n_safety, seed), rows in judgements.groupby(RUN_KEYS, sort=False)
     ]
     for values in itertools.product(*swept.values()):
         by_run.append(costs.win_rates(_where(judgements, dict(zip(swept, values, strict=True))), roles))

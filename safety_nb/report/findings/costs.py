@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safety_nb.report.findings import contrasts
-from safety_nb.report.findings.rates import SUMMARY_COLUMNS, difference_text, matrix, metric_values, refusal_judge
+from safety_nb.report.findings.rates import (
+    RUN_KEYS,
+    SUMMARY_COLUMNS,
+    difference_text,
+    matrix,
+    metric_values,
+    refusal_judge,
+)
 from safety_nb.stats import paired
 from safety_nb.stats.estimates import SHARE, win_rate
 
@@ -95,7 +102,7 @@ def win_rates(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataF
     rows = []
     for (dataset, judge), of_set in values.groupby(["dataset", "judge"], sort=False):
         first = of_set["n_safety"].min()
-        for (run, n_safety, seed), ours in of_set[of_set["n_safety"] > first].groupby(["run", "n_safety", "seed"]):
+        for (run, n_safety, seed), ours in of_set[of_set["n_safety"] > first].groupby(RUN_KEYS):
             theirs = of_set[(of_set["n_safety"] == first) & (of_set["seed"] == seed)]
             if not len(theirs):
                 continue

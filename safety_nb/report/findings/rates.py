@@ -37,9 +37,8 @@ MEAN_SCORES = ("harmfulness", "helpfulness", "llm")
 SCALES = {"llm:strongreject": (0.0, 1.0), "llm:helpfulness": (1.0, 5.0)}
 RATES = tuple(dict.fromkeys(metric for _, metrics in LABEL_METRICS.values() for metric in metrics))  # shares, 0 to 1
 
-SUMMARY_COLUMNS = [
-    "run", "n_safety", "seed", "dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing",
-]  # fmt: skip
+RUN_KEYS = ["run", "n_safety", "seed"]  # what names a run in every table of a study, and heads its columns
+SUMMARY_COLUMNS = [*RUN_KEYS, "dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing"]
 RATE_COLUMNS = ["dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing", "n_seeds"]
 
 
