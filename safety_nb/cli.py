@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from safety_nb import __version__
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.errors import InputError
 from safety_nb.run import data_commands
 
@@ -202,7 +203,7 @@ def prefer(
     with _executing():
         told = studies.prefer(study, params)
         studies.execute_comparison(study)
-    for n_safety, rows in told.groupby("n_safety"):
+    for n_safety, rows in told.groupby(N_SAFETY):
         typer.echo(f"N = {n_safety}: {dict(rows['label'].fillna('missing').value_counts())}")
     typer.echo(f"Report: {study / 'report.html'}")
 

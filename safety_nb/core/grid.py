@@ -1,12 +1,12 @@
 """A grid of runs: which parameters a study sweeps, the runs that it plans, and their state on disk."""
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safety_nb.core import files, run_folder
+from safety_nb.core.columns import setting_names
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams, StudySettings, validate
 
@@ -14,11 +14,6 @@ from safety_nb.core.params import RunParams, StudySettings, validate
 def swept_names(values: dict[str, Any]) -> list[str]:
     """Names of the scalar parameters that ``values`` gives a list, in the order of the file."""
     return [name for name, value in values.items() if isinstance(value, list) and not _takes_list(name)]
-
-
-def setting_names(swept: Iterable[str]) -> list[str]:
-    """Of the swept parameters those that make a setting: all but N and the seed."""
-    return [name for name in swept if name not in ("n_safety", "seed")]
 
 
 def _takes_list(name: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safety_nb.core import files, grid, run_folder
+from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.core.errors import InputError
 from safety_nb.report import study_tables
 from safety_nb.report.findings import comparison, contrasts
@@ -42,7 +43,7 @@ class Run:
         if run.params.is_file():
             values = files.read_yaml(run.params)
         else:
-            values = dict(zip(("n_safety", "seed"), self._n_safety_and_seed, strict=True))
+            values = dict(zip((N_SAFETY, "seed"), self._n_safety_and_seed, strict=True))
         return pd.DataFrame([{"run": self.folder.name, **values}])
 
     @cached_property
@@ -51,7 +52,7 @@ class Run:
 
         Estimates are rates from 0 to 1 or mean scores, with 95 % intervals.
         """
-        judged = self.judgements.drop(columns=["run", "n_safety", "seed"])
+        judged = self.judgements.drop(columns=RUN_KEYS)
         return summarise_run(judged, self.folder.name, *self._n_safety_and_seed)
 
     @cached_property
@@ -77,7 +78,7 @@ class Run:
         run = run_folder.RunFolder(self.folder)
         run_folder.require(run, ["mix/mixture.json"], maker="mix")
         mixture = files.read_json(run.mixture)
-        return mixture["n_safety"], mixture["seed"]
+        return mixture[N_SAFETY], mixture["seed"]
 
     def _rows(self, path: Path) -> "pd.DataFrame":
         import pandas as pd
@@ -88,7 +89,7 @@ class Run:
         n_safety, seed = self._n_safety_and_seed
         rows = pd.DataFrame(files.read_jsonl(path))
         return pd.concat(
-            [pd.DataFrame({"run": self.folder.name, "n_safety": n_safety, "seed": seed}, rows.index), rows], axis=1
+            [pd.DataFrame({"run": self.folder.name, N_SAFETY: n_safety, "seed": seed}, rows.index), rows], axis=1
         )
 
 

@@ -2,16 +2,16 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safety_nb.core import files, grid, run_folder
+from safety_nb.core.columns import N_SAFETY, RUN_KEYS, run_keys
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import StudySettings
 from safety_nb.generate import capabilities
-from safety_nb.report.findings.rates import RUN_KEYS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,11 +43,6 @@ class StudyTables:
     roles: dict[str, str]
     types: dict[tuple[str, str], str]
     items: "pd.DataFrame"
-
-
-def run_keys(swept: Iterable[str]) -> list[str]:
-    """The columns that tell the runs of a study apart in its tables: run, N and seed, then what else was swept."""
-    return list(dict.fromkeys([*RUN_KEYS, *swept]))
 
 
 def read_study(folder: Path) -> StudyTables:
@@ -104,7 +99,7 @@ def _read(
         run = run_folder.RunFolder(folder)
         keys = {
             "run": os.path.relpath(folder, root),
-            "n_safety": one.params.n_safety,
+            N_SAFETY: one.params.n_safety,
             "seed": one.params.seed,
             **more,
             **{name: getattr(one.params, name) for name in parameters},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safety_nb.core import files, run_folder
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.params import ReportParams
 from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
@@ -42,7 +43,7 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     run_folder.require(run, ["judgements.jsonl"], maker="judge")
     mixture = files.read_json(run.mixture)
     judgements = pd.DataFrame(files.read_jsonl(run.judgements))
-    table = summarise_run(judgements, run.root.name, mixture["n_safety"], mixture["seed"])
+    table = summarise_run(judgements, run.root.name, mixture[N_SAFETY], mixture["seed"])
     files.write_csv(run.summary, table)
     responses = pd.DataFrame(files.read_jsonl(run.responses))
     # The first judge that labelled a response gives the label shown beside it.

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from safety_nb.core import files, run_folder
+from safety_nb.core.columns import setting_names
 from safety_nb.core.errors import InputError
-from safety_nb.core.grid import PlannedRun, plan, run_state, setting_names, study_settings
+from safety_nb.core.grid import PlannedRun, plan, run_state, study_settings
 from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
 from safety_nb.report.findings import contrasts

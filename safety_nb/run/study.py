@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from safety_nb.core import files, run_folder
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, plan
 from safety_nb.core.params import JudgeParams, RunParams
@@ -178,10 +179,10 @@ def prefer(folder: Path, params: JudgeParams) -> "pd.DataFrame":
     for values in done.to_dict("records"):
         tested = building.model_under_test({**tables.shared, **values})
         building.check_not_own(preferences.JUDGE, params.judge_model, tested, params)
-    settings = [name for name in tables.swept if name != "n_safety"]
+    settings = [name for name in tables.swept if name != N_SAFETY]
     found = []
     for _, members in done.groupby(settings, dropna=False) if settings else [((), done)]:
-        first = str(members.loc[members["n_safety"].idxmin(), "run"])
+        first = str(members.loc[members[N_SAFETY].idxmin(), "run"])
         theirs = _ordinary_answers(folder / first, tables.roles)
         if not theirs:
             raise InputError(f"{folder} has no evaluation set of ordinary requests; helpfulness is compared on those.")
@@ -192,7 +193,7 @@ def prefer(folder: Path, params: JudgeParams) -> "pd.DataFrame":
             else:
                 rows = preferences.prefer_answers(ours, theirs, first, params)
             files.write_jsonl(run_folder.RunFolder(folder / row.run).preferences, rows)
-            found += [{"run": row.run, "n_safety": row.n_safety, **each} for each in rows]
+            found += [{"run": row.run, N_SAFETY: row.n_safety, **each} for each in rows]
     return pd.DataFrame(found)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safety_nb.core import grid, run_folder, tables
+from safety_nb.core import run_folder, tables
+from safety_nb.core.columns import N_SAFETY, setting_names
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_json, read_jsonl, write_csv
 from safety_nb.core.params import JudgeParams
@@ -289,17 +290,17 @@ def _judgements(folder: Path) -> tuple["pd.DataFrame", list[str]]:
     settings: list[str] = []
     if run.judgements.is_file():
         mixture = read_json(run.mixture) if run.mixture.is_file() else {}
-        facts = {"run": folder.resolve().name, "n_safety": mixture.get("n_safety"), "seed": mixture.get("seed")}
+        facts = {"run": folder.resolve().name, N_SAFETY: mixture.get(N_SAFETY), "seed": mixture.get("seed")}
         table = pd.DataFrame([{**facts, **row} for row in read_jsonl(run.judgements)])
     else:
         found = study_tables.read_study(folder)
-        table, settings = found.judgements, grid.setting_names(found.swept)
+        table, settings = found.judgements, setting_names(found.swept)
     # People compared with themselves would look like the best judge of all.
     table = table[table["judge"].str.partition(":")[0] != "human"] if len(table) else table
     if table.empty:
         raise InputError(f"{folder} has no judgements of other judges than people yet; run its stages up to judge.")
     sample = table["sample"].fillna(0).astype(int) if "sample" in table else 0
-    return table.assign(sample=sample), ["n_safety", *settings]
+    return table.assign(sample=sample), [N_SAFETY, *settings]
 
 
 _FILES = ("agreement", "confusion", "calibration", "wins")

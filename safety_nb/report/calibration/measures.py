@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import shortened
 from safety_nb.judge import annotations
-from safety_nb.report.findings.rates import LABEL_METRICS, RUN_KEYS, SCALES, bounds_of, matrix, metric_values
+from safety_nb.report.findings.rates import LABEL_METRICS, SCALES, bounds_of, matrix, metric_values
 from safety_nb.stats.agreement import agreements, auc, score_agreements
 from safety_nb.stats.estimates import SHARE, Estimate, mean_over_seeds
 from safety_nb.stats.prediction_powered import FEWEST_LABELLED, corrected_mean
@@ -179,7 +180,7 @@ def _scale_of(judge: str) -> tuple[float, float] | None:
 
 
 def corrected_table(
-    judgements: "pd.DataFrame", human: "pd.DataFrame", by: Sequence[str] = ("n_safety",)
+    judgements: "pd.DataFrame", human: "pd.DataFrame", by: Sequence[str] = (N_SAFETY,)
 ) -> "pd.DataFrame":
     """Every judge's rates and scores as they are and corrected, by run, and by ``by`` where several seeds share it.
 
@@ -210,14 +211,14 @@ def corrected_table(
     merged = values.merge(said, how="left", on=[*KEYS, "metric"])
     rows = []
     for (run, dataset, judge, metric), group in merged.groupby(["run", "dataset", "judge", "metric"], sort=False):
-        rows.append([run, *group[["n_safety", "seed"]].iloc[0], dataset, judge, metric, *_corrected(group)])
+        rows.append([run, *group[[N_SAFETY, "seed"]].iloc[0], dataset, judge, metric, *_corrected(group)])
     for _, of_n in merged.groupby(list(by), sort=False):
         if of_n["seed"].nunique() < 2:
             continue
         for (dataset, judge, metric), group in of_n.groupby(["dataset", "judge", "metric"], sort=False):
             name = ", ".join(f"{name} {of_n[name].iloc[0]}" for name in by)
             found = _corrected(group)
-            rows.append([f"{name}, all seeds", of_n["n_safety"].iloc[0], None, dataset, judge, metric, *found])
+            rows.append([f"{name}, all seeds", of_n[N_SAFETY].iloc[0], None, dataset, judge, metric, *found])
     return pd.DataFrame(rows, columns=CORRECTED_COLUMNS)
 
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safety_nb.core import grid
+from safety_nb.core.columns import N_SAFETY, RUN_KEYS, setting_names
 from safety_nb.core.params import StudySettings
 from safety_nb.data.datasets import sources
 from safety_nb.report.findings import contrasts, costs
 from safety_nb.report.findings.headline import headline, useless
-from safety_nb.report.findings.rates import RUN_KEYS, SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
+from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
 from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
 from safety_nb.report.study_tables import GENERAL_LOSS, StudyTables
 from safety_nb.stats import dose
@@ -99,10 +99,10 @@ def compare_study(tables: StudyTables) -> Comparison:
     import pandas as pd
 
     judgements = tables.judgements
-    swept = {name: tables.swept[name] for name in grid.setting_names(tables.swept)}
+    swept = {name: tables.swept[name] for name in setting_names(tables.swept)}
     unknown = [name for name in dict.fromkeys(judgements["dataset"]) if name not in tables.roles]
     roles = {**tables.roles, **sources.roles(unknown)}
-    rates = aggregate(judgements, by=["n_safety", *swept])
+    rates = aggregate(judgements, by=[N_SAFETY, *swept])
     by_run = [
         summarise_run(rows, run, n_safety, seed)
         for (run, n_safety, seed), rows in judgements.groupby(RUN_KEYS, sort=False)
@@ -139,7 +139,7 @@ def _setting(
     told = judgements[judgements["judge"] == refusal_judge(rates)]
     buys, cost = _sides(told, refusals, roles, tables.settings)
     found = verdict(buys, cost, useless(refusals, roles))
-    doses = sorted(told["n_safety"].unique())
+    doses = sorted(told[N_SAFETY].unique())
     between = None
     if len(doses) > 1:
         to = found.n if found.n not in (None, doses[0]) else doses[-1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.report.findings.rates import aggregate, bounds_of, matrix, metric_values
 from safety_nb.stats import dose, paired
 from safety_nb.stats.estimates import SHARE
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # Role of an evaluation set to the metric that tells how good the answers to it are.
 MEASURES = {"harmful": "compliance_rate", "lookalike": "refusal_rate", "ordinary": "refusal_rate", "facts": "accuracy"}
 TEST_COLUMNS = [
-    "dataset", "judge", "metric", "n_safety", "against", "first", "second", "difference", "low", "high", "p_value",
+    "dataset", "judge", "metric", N_SAFETY, "against", "first", "second", "difference", "low", "high", "p_value",
     "p_holm", "test", "p_any_seed", "cohens_h", "changed", "detectable", "n", "n_missing",
 ]  # fmt: skip
 
@@ -75,7 +76,7 @@ def by_dose(values: "pd.DataFrame") -> dict[int, np.ndarray]:
     seeds, prompts = sorted(values["seed"].unique()), list(dict.fromkeys(values["prompt_id"]))
     return {
         int(n_safety): matrix(rows).reindex(index=seeds, columns=prompts).to_numpy(dtype=float)
-        for n_safety, rows in values.groupby("n_safety")
+        for n_safety, rows in values.groupby(N_SAFETY)
     }
 
 
@@ -103,8 +104,7 @@ def flips(judgements: "pd.DataFrame", first: int, second: int) -> "pd.DataFrame"
     rows = judgements.assign(sample=judgements["sample"].fillna(0) if "sample" in judgements else 0)
     keys = ["dataset", "prompt_id", "seed", "sample"]
     before, after = (
-        rows.loc[(rows["n_safety"] == n_safety) & rows["label"].notna(), [*keys, "label"]]
-        for n_safety in (first, second)
+        rows.loc[(rows[N_SAFETY] == n_safety) & rows["label"].notna(), [*keys, "label"]] for n_safety in (first, second)
     )
     both = before.merge(after, on=keys, suffixes=("_before", "_after"), sort=False)
     both = both.rename(columns={"label_before": "before", "label_after": "after"})
@@ -130,7 +130,7 @@ def by_type(judgements: "pd.DataFrame", types: Mapping[tuple[str, str], str]) ->
     for dataset, of_set in rows.groupby("dataset", sort=False):
         table = aggregate(of_set.assign(dataset=of_set["type"]).drop(columns="type"))
         parts.append(table.rename(columns={"dataset": "type"}).assign(dataset=dataset))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["n_safety", "dataset", "type"])
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[N_SAFETY, "dataset", "type"])
 
 
 def agreement(judgements: "pd.DataFrame") -> "pd.DataFrame":

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.report.findings import contrasts
 from safety_nb.report.findings.rates import (
-    RUN_KEYS,
     SUMMARY_COLUMNS,
     difference_text,
     matrix,
@@ -25,7 +25,7 @@ from safety_nb.stats.estimates import SHARE, win_rate
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["measure", "n_safety", "against", "estimate", "low", "high", "verdict", "p_equivalence", "n", "n_missing"]
+COLUMNS = ["measure", N_SAFETY, "against", "estimate", "low", "high", "verdict", "p_equivalence", "n", "n_missing"]
 HELPFULNESS = ("helpfulness", "llm:helpfulness")  # judges of which a higher score is a better answer
 
 
@@ -101,9 +101,9 @@ def win_rates(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataF
     values = values[values["judge"].astype("str").str.startswith(HELPFULNESS)]
     rows = []
     for (dataset, judge), of_set in values.groupby(["dataset", "judge"], sort=False):
-        first = of_set["n_safety"].min()
-        for (run, n_safety, seed), ours in of_set[of_set["n_safety"] > first].groupby(RUN_KEYS):
-            theirs = of_set[(of_set["n_safety"] == first) & (of_set["seed"] == seed)]
+        first = of_set[N_SAFETY].min()
+        for (run, n_safety, seed), ours in of_set[of_set[N_SAFETY] > first].groupby(RUN_KEYS):
+            theirs = of_set[(of_set[N_SAFETY] == first) & (of_set["seed"] == seed)]
             if not len(theirs):
                 continue
             one, other = matrix(ours), matrix(theirs)

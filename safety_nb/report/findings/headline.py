@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.text import percent, percent_interval
 from safety_nb.report.findings.rates import RATE_COLUMNS, refusal_judge
 
@@ -37,9 +38,9 @@ def headline(table: "pd.DataFrame", roles: dict[str, str]) -> str:
     Returns:
         Text that never holds 'nan': it says plainly what was not run or not judged.
     """
-    if "n_safety" not in table.columns or not len(table):
+    if N_SAFETY not in table.columns or not len(table):
         return "No answer was judged, so this study cannot say what safety demonstrations buy or cost."
-    extra = [name for name in table.columns if name not in ("n_safety", *RATE_COLUMNS)]
+    extra = [name for name in table.columns if name not in (N_SAFETY, *RATE_COLUMNS)]
     extra = [name for name in extra if table[name].nunique(dropna=False) > 1]
     if not extra:
         return _headline_of(table, roles)
@@ -128,7 +129,7 @@ def _weigh(table: "pd.DataFrame", roles: dict[str, str]) -> _Weighed:
     rates = {
         (row.n_safety, row.dataset, row.metric): row for row in relevant.itertuples() if not math.isnan(row.estimate)
     }
-    tried = sorted(set(rows["n_safety"]))
+    tried = sorted(set(rows[N_SAFETY]))
     sides = [side for side in (_HARMFUL, _LOOKALIKE) if side.sets(rates, roles)]
     # An N counts only if every set that is judged elsewhere is judged here: else it would not be compared
     # alike.

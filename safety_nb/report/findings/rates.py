@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.core.text import percent, percent_interval
 from safety_nb.stats.estimates import SHARE, Estimate, mean_over_seeds
 
@@ -37,7 +38,6 @@ MEAN_SCORES = ("harmfulness", "helpfulness", "llm")
 SCALES = {"llm:strongreject": (0.0, 1.0), "llm:helpfulness": (1.0, 5.0)}
 RATES = tuple(dict.fromkeys(metric for _, metrics in LABEL_METRICS.values() for metric in metrics))  # shares, 0 to 1
 
-RUN_KEYS = ["run", "n_safety", "seed"]  # what names a run in every table of a study, and heads its columns
 SUMMARY_COLUMNS = [*RUN_KEYS, "dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing"]
 RATE_COLUMNS = ["dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing", "n_seeds"]
 
@@ -122,7 +122,7 @@ def summarise_run(judgements: "pd.DataFrame", run: str, n_safety: int, seed: int
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
-def aggregate(judgements: "pd.DataFrame", by: Sequence[str] = ("n_safety",)) -> "pd.DataFrame":
+def aggregate(judgements: "pd.DataFrame", by: Sequence[str] = (N_SAFETY,)) -> "pd.DataFrame":
     """Every metric over the seeds, for each value of what a study sweeps.
 
     Args:

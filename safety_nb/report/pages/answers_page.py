@@ -6,6 +6,7 @@ Prompts and answers are untrusted: shown as text, never as markup; of harmful se
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.text import shortened, visible
 from safety_nb.report.pages import page
 
@@ -34,7 +35,7 @@ def answers_page(study: str, answers: "pd.DataFrame", roles: Mapping[str, str], 
     if total > MOST_ANSWERS:
         answers = answers[answers["seed"] == answers["seed"].min()]
         left_out = f" Only seed {answers['seed'].iloc[0]} is shown: {total:,} answers are too many for a page."
-    answers = answers.sort_values(["n_safety", "seed", "run"], kind="stable")
+    answers = answers.sort_values([N_SAFETY, "seed", "run"], kind="stable")
     prompts = [
         _asked(str(dataset), rows, roles.get(dataset, ""))
         for (dataset, _), rows in answers.groupby(["dataset", "prompt_id"], sort=False)
@@ -94,7 +95,7 @@ def _label(label: Any) -> str:
 def _strip(rows: "pd.DataFrame", labels: list[str]) -> str:
     """The labels in few words: what each N got, the commonest first where its runs differ."""
     by_dose: dict[int, dict[str, int]] = {}
-    for dose, label in zip(rows["n_safety"], labels, strict=True):
+    for dose, label in zip(rows[N_SAFETY], labels, strict=True):
         counts = by_dose.setdefault(dose, {})
         counts[label] = counts.get(label, 0) + 1
     parts = []

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.report.findings.contrasts import MEASURES
 from safety_nb.report.findings.rates import interval_text, refusal_judge
 
@@ -39,11 +40,11 @@ def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFram
                 }
             )
     if not told:
-        return pd.DataFrame(columns=["N" if name == "n_safety" else name for name in by])
+        return pd.DataFrame(columns=["N" if name == N_SAFETY else name for name in by])
     wide = pd.DataFrame(told).pivot(index=by, columns="column", values="text")
     wide = wide[list(dict.fromkeys(row["column"] for row in told))].fillna("not judged").reset_index()
     wide.columns.name = None
-    return wide.rename(columns={"n_safety": "N"}).astype(str)
+    return wide.rename(columns={N_SAFETY: "N"}).astype(str)
 
 
 def as_markdown(table: "pd.DataFrame") -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.text import percent, shortened
 from safety_nb.report import plots
 from safety_nb.report.calibration.measures import ALL_MODELS
@@ -255,7 +256,7 @@ def _lengths(answers: "pd.DataFrame", roles: Mapping[str, str]) -> list[str]:
     ordinary = answers[answers["dataset"].map(roles) == "ordinary"]
     for dataset, rows in ordinary.groupby("dataset", sort=False):
         words = rows["response"].map(lambda text: len(str(text).split()) if isinstance(text, str) else None)
-        means = words.groupby(rows["n_safety"]).mean().dropna()
+        means = words.groupby(rows[N_SAFETY]).mean().dropna()
         each = ", ".join(f"{mean:.1f} at N = {n_safety}" for n_safety, mean in means.items())
         told += [f"{dataset}, mean words in an answer: {each}."] if each else []
     return told
@@ -307,7 +308,7 @@ def _flip(row: Mapping, said: "pd.DataFrame", between: tuple[int, int]) -> dict:
         own = own[own["sample"].fillna(0) == row["sample"]]
     texts = []
     for n_safety, label in zip(between, (row["before"], row["after"]), strict=True):
-        answer = own[own["n_safety"] == n_safety].iloc[0]
+        answer = own[own[N_SAFETY] == n_safety].iloc[0]
         texts += [] if texts else [blocks.text_block("prompt", "Prompt", answer["prompt"])]
         who = f"N = {n_safety}, {label.replace('_', ' ')}"
         texts.append(blocks.text_block("response", who, answer["response"]))
@@ -339,7 +340,7 @@ def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
                 for key, cells in group.groupby(by, sort=False, dropna=False)
             ]
             groups.append((f"{dataset} · {blocks.role(dataset, roles)}", body))
-        head = [Cell("N" if name == "n_safety" else name, number=page.is_number(table[name].iloc[0])) for name in by]
+        head = [Cell("N" if name == N_SAFETY else name, number=page.is_number(table[name].iloc[0])) for name in by]
         head += blocks.rate_heads(metrics)
         found.append(page.table(head, groups=groups, caption=blocks.rate_caption(judge, metrics), pinned=True))
     return found
@@ -388,7 +389,7 @@ def _runs_table(runs: "pd.DataFrame") -> dict:
             [
                 Cell(str(row["run"]), href=href),
                 Cell(str(row["state"]), state=str(row["state"])),
-                Cell(page.value_text(row.get("n_safety")), number=True),
+                Cell(page.value_text(row.get(N_SAFETY)), number=True),
                 Cell(page.value_text(row.get("seed"), plain=True), number=True),
                 Cell(page.seconds_text(row.get("wall_seconds")), number=True),
                 Cell(shortened(row.get("cause"), 300), long=True),

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
+from safety_nb.core.columns import N_SAFETY
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.artist import Artist
@@ -164,7 +166,7 @@ def rates(table: "pd.DataFrame", metric: str) -> "pd.DataFrame":
 
 
 def refuse_repeats(rows: "pd.DataFrame") -> None:
-    repeated = rows[rows.duplicated(["dataset", "n_safety"])]
+    repeated = rows[rows.duplicated(["dataset", N_SAFETY])]
     if len(repeated):
         row = repeated.iloc[0]
         raise ValueError(

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from safety_nb.core.columns import N_SAFETY
 from safety_nb.report.plots import look
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def _of_settings(table: "pd.DataFrame", settings: list[str], metric: str) -> dic
 def _against_n(ax: "Axes", lines: list[tuple[str, "pd.DataFrame", dict]], metric: str) -> "Axes":
     """Lines of estimates with their intervals against N, on ticks that are not to scale."""
     scale = look.scale_of(metric)
-    doses = sorted({dose for _, rows, _ in lines for dose in rows["n_safety"]})
+    doses = sorted({dose for _, rows, _ in lines for dose in rows[N_SAFETY]})
     for index, (name, rows, style) in enumerate(lines):
-        line = rows.set_index("n_safety").reindex(doses)
+        line = rows.set_index(N_SAFETY).reindex(doses)
         # A slight dodge keeps the bars of lines with equal values apart; they still share their tick.
         dodge = min(0.1, 0.4 / len(lines)) * (index - (len(lines) - 1) / 2)
         ax.errorbar(
@@ -124,7 +125,7 @@ def _against_n_alt(lines: dict[str, "pd.DataFrame"], metric: str) -> str:
     parts = []
     for name, rows in lines.items():
         told = [
-            f"{look.value(metric, row.estimate)} at {row.n_safety}" for row in rows.sort_values("n_safety").itertuples()
+            f"{look.value(metric, row.estimate)} at {row.n_safety}" for row in rows.sort_values(N_SAFETY).itertuples()
         ]
         parts.append(f"{name}: {', '.join(told)}")
     if not parts:
@@ -141,11 +142,11 @@ def by_type(table: "pd.DataFrame", ax: "Axes | None" = None, metric: str = "refu
         metric: As in `dose_response`.
     """
     rows = look.rates(table, metric)
-    types, doses = list(dict.fromkeys(rows["type"])), sorted(rows["n_safety"].unique())
+    types, doses = list(dict.fromkeys(rows["type"])), sorted(rows[N_SAFETY].unique())
     ax = ax if ax is not None else look.new_axes(size=(4.8, 1.4 + 0.42 * max(len(types), 2)))
     scale = look.scale_of(metric)
     for nth, dose in enumerate(doses):
-        line = rows[rows["n_safety"] == dose].set_index("type").reindex(types)
+        line = rows[rows[N_SAFETY] == dose].set_index("type").reindex(types)
         dodge = 0.64 * ((nth + 0.5) / len(doses) - 0.5)
         ax.errorbar(
             scale * line["estimate"],
@@ -235,9 +236,9 @@ def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axe
         ax: Where to draw; by default a new figure.
     """
     ax = ax if ax is not None else look.new_axes()
-    doses = sorted(table["n_safety"].unique())
+    doses = sorted(table[N_SAFETY].unique())
     for nth, dose in enumerate(doses):
-        rows = table[table["n_safety"] == dose]
+        rows = table[table[N_SAFETY] == dose]
         ax.errorbar(
             rows["loss"],
             100 * rows["estimate"],
@@ -276,13 +277,13 @@ def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | 
         ax: Where to draw; by default a new figure whose height fits.
         margin: Half width, in points, of the band within which a difference counts as none.
     """
-    measures, doses = list(dict.fromkeys(table["measure"])), sorted(table["n_safety"].unique())
+    measures, doses = list(dict.fromkeys(table["measure"])), sorted(table[N_SAFETY].unique())
     ax = ax if ax is not None else look.new_axes(size=(4.8, 1.4 + 0.55 * max(len(measures), 2)))
     if margin:
         ax.axvspan(-margin, margin, color=look.GRID, alpha=0.6, linewidth=0)
     ax.axvline(0, color=look.QUIET, linewidth=0.8)
     for nth, dose in enumerate(doses):
-        line = table[table["n_safety"] == dose].set_index("measure").reindex(measures)
+        line = table[table[N_SAFETY] == dose].set_index("measure").reindex(measures)
         dodge = 0.64 * ((nth + 0.5) / len(doses) - 0.5)
         ax.errorbar(
             line["estimate"],
@@ -394,8 +395,8 @@ def _trade_off_points(table: "pd.DataFrame", harmful: str, lookalike: str) -> tu
     y = y[(y["dataset"] == harmful) & y["estimate"].notna()]
     look.refuse_repeats(x)
     look.refuse_repeats(y)
-    doses = sorted(set(x["n_safety"]) & set(y["n_safety"]))
-    return x.set_index("n_safety").loc[doses], y.set_index("n_safety").loc[doses]
+    doses = sorted(set(x[N_SAFETY]) & set(y[N_SAFETY]))
+    return x.set_index(N_SAFETY).loc[doses], y.set_index(N_SAFETY).loc[doses]
 
 
 _IDEAL_BOX = (2.0, -7.0, 16.0, -2.0)  # what the word beside the star covers: left, bottom, right, top
