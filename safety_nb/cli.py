@@ -87,10 +87,9 @@ def init(
     copied = shipped.copy_to(folder)
     for path in copied.kept:
         typer.echo(f"Left as it is: {folder / path} (yours differs from the one that comes along)")
-    typer.echo(
-        f"{len(copied.written)} files written to {folder}, {len(copied.same) + len(copied.kept)} were there already.\n"
-        f"Next: cd {folder}, then `safety-nb run tiny.yaml`, or `jupyter lab notebooks/1-mix.ipynb`"
-    )
+    there = len(copied.same) + len(copied.kept)
+    typer.echo(f"{len(copied.written)} files written to {folder}, {there} were there already.")
+    typer.echo(f"Next, in {folder}: `safety-nb run tiny.yaml`, or `jupyter lab notebooks/1-mix.ipynb`")
 
 
 @app.command()

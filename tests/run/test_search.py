@@ -154,7 +154,9 @@ def test_the_upper_bound_is_that_of_the_set_that_is_answered_most(tmp_path):
 
 
 def test_the_command_says_how_many_runs_were_not_needed(tmp_path, executed, monkeypatch):
-    monkeypatch.setattr(study, "execute_comparison", lambda folder: files.write_text(folder / "headline.txt", "The answer."))
+    monkeypatch.setattr(
+        study, "execute_comparison", lambda folder: files.write_text(folder / "headline.txt", "The answer.")
+    )
     (tmp_path / "mine.csv").write_text("prompt\nWave.\n")
     # The miniature has 1,200 demonstrations, and the command checks that there are enough.
     values = asked_for(n_safety=[0, 1, 3, 10, 300, 1000, 1200], evaluation=[f"{tmp_path}/mine.csv:harmful"])
