@@ -20,7 +20,7 @@ help:  ## list these commands
 	@echo "  PYTHON=python3.12 chooses the interpreter of a new .venv, JOBS=1 how many runs go at once"
 
 # The stamp is the last thing written: an interrupted installation is started again from nothing.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py
 	@echo "installing into .venv: about a minute, longer where a CUDA build of torch is downloaded"
 	$(PYTHON) -m venv --clear .venv
 	@# A second for a current pip saves a dozen: the one that comes with Python 3.11 resolves slowly.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("notebooks", "params", "constraints.txt")  # carried inside the package, as safety_nb/shipped/…
+SHIPPED = ("notebooks", "params", "constraints.txt")  # carried inside the package: hatch_build.py
 
 
 def tracked(*places: str) -> set[str]:
@@ -78,7 +78,16 @@ def test_source_distribution_holds_what_the_wheel_is_built_from(tmp_path):
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    assert tracked("safety_nb", *SHIPPED, "pyproject.toml", "README.md", "LICENSE") <= names
+    assert tracked("safety_nb", *SHIPPED, "pyproject.toml", "hatch_build.py", "README.md", "LICENSE") <= names
+
+
+def test_an_editable_installation_holds_no_copies(tmp_path):
+    # They would lag behind the checkout, which is where an editable package finds its notebooks.
+    build = "import sys; from hatchling.build import build_editable; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(built).namelist()
+    assert [name for name in names if not name.endswith(".pth") and ".dist-info/" not in name] == []
 
 
 def test_installed_package_is_the_wheel_s(installed, tmp_path):

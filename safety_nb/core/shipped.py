@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def place(name: str) -> Path:
     """Where ``notebooks``, ``params`` or ``constraints.txt`` lies.
 
-    A wheel carries them inside the package (pyproject.toml puts them there), a checkout has them beside it.
+    A wheel carries them inside the package (``hatch_build.py`` puts them there), a checkout has them beside it.
 
     Raises:
         FileNotFoundError: the installation lacks it.
