@@ -124,7 +124,7 @@ def test_run_all_works_from_the_notebooks_folder(tmp_path):
     from nbclient import NotebookClient
 
     shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
-    (tmp_path / "safety_nb").mkdir()  # what makes the folder above a project: results go into its outputs/
+    (tmp_path / "params").mkdir()  # what makes the folder above a project: results go into its outputs/
     book = nbformat.read(tmp_path / "notebooks" / "1-mix.ipynb", as_version=4)
     NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path / "notebooks")}}).execute()
     assert (tmp_path / "outputs" / "runs" / "notebook" / "mix" / "train.jsonl").is_file()
@@ -274,7 +274,7 @@ def test_a_killed_kernel_is_told_from_a_failed_cell(tmp_path):
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
     states = [cell.metadata.papermill.status for cell in cells]
     killed = states.index("killed")
-    assert set(states[:killed]) == {"completed"} and "training.train" in cells[killed].source
+    assert set(states[:killed]) == {"completed"} and "train(params" in cells[killed].source
     assert len(states[killed + 1 :]) >= 1 and set(states[killed + 1 :]) == {"not executed"}
     assert "not executed" in cells[-1].outputs[-1].text
 
