@@ -39,9 +39,8 @@ class Run:
         """One row: run, then its parameters; of a run made in notebooks only n_safety and seed are known."""
         import pandas as pd
 
-        run = run_folder.RunFolder(self.folder)
-        if run.params.is_file():
-            values = files.read_yaml(run.params)
+        if self._files.params.is_file():
+            values = files.read_yaml(self._files.params)
         else:
             values = dict(zip((N_SAFETY, "seed"), self._n_safety_and_seed, strict=True))
         return pd.DataFrame([{"run": self.folder.name, **values}])
@@ -65,27 +64,29 @@ class Run:
     @cached_property
     def judgements(self) -> "pd.DataFrame":
         """run, n_safety, seed, then dataset, prompt_id, judge, label, score, missing: a row a response and judge."""
-        return self._rows(run_folder.RunFolder(self.folder).judgements)
+        return self._rows(self._files.judgements, maker="judge")
 
     @cached_property
     def answers(self) -> "pd.DataFrame":
         """run, n_safety, seed, then the columns of ``responses.jsonl``, and label, of the first judge that gave one."""
-        responses = self._rows(run_folder.RunFolder(self.folder).responses)
+        responses = self._rows(self._files.responses, maker="generate")
         return study_tables.with_labels(responses, self.judgements)
 
     @cached_property
     def _n_safety_and_seed(self) -> tuple[int, int]:
-        run = run_folder.RunFolder(self.folder)
-        run_folder.require(run, ["mix/mixture.json"], maker="mix")
-        mixture = files.read_json(run.mixture)
+        run_folder.require(self._files, ["mix/mixture.json"], maker="mix")
+        mixture = files.read_json(self._files.mixture)
         return mixture[N_SAFETY], mixture["seed"]
 
-    def _rows(self, path: Path) -> "pd.DataFrame":
+    @property
+    def _files(self) -> run_folder.RunFolder:
+        return run_folder.RunFolder(self.folder)
+
+    def _rows(self, path: Path, maker: str) -> "pd.DataFrame":
+        """The rows of a file that the stage ``maker`` makes, each with what names the run."""
         import pandas as pd
 
-        run = run_folder.RunFolder(self.folder)
-        maker = "judge" if path == run.judgements else "generate"
-        run_folder.require(run, [str(path.relative_to(self.folder))], maker=maker)
+        run_folder.require(self._files, [path.name], maker=maker)
         n_safety, seed = self._n_safety_and_seed
         rows = pd.DataFrame(files.read_jsonl(path))
         return pd.concat(
@@ -168,7 +169,7 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         InputError: there is no run in the folder.
     """
-    path = Path(folder).expanduser()
+    path = Path(folder).expanduser().resolve()
     if (path / "study.yaml").is_file():
         raise InputError(f"{path} holds a study; read it with load_study, or name one of the runs in it.")
     run = run_folder.RunFolder(path)
@@ -183,7 +184,7 @@ def load_study(folder: str | Path) -> Study:
     Raises:
         InputError: there is no study in the folder.
     """
-    path = Path(folder).expanduser()
+    path = Path(folder).expanduser().resolve()
     if not (path / "study.yaml").is_file() and (path / "run.json").is_file():
         raise InputError(f"{path} holds a run; read it with load_run.")
     grid.study_file(path)

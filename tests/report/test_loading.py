@@ -76,6 +76,12 @@ def test_a_run_alone_has_the_rates_of_its_rows_in_the_study(folder):
     assert run.params[["run", "n_safety", "seed"]].values.tolist() == [["n100_seed0", 100, 0]]
 
 
+def test_a_run_that_is_named_from_within_has_its_name(folder, monkeypatch):
+    monkeypatch.chdir(folder / "n100_seed0")
+    run = safety_nb.load_run(".")
+    assert set(run.rates["run"]) == set(run.answers["run"]) == {"n100_seed0"}
+
+
 def test_a_run_lacking_a_stage_says_which_makes_it(folder, tmp_path):
     mixed = tmp_path / "mixed" / "mix"
     mixed.mkdir(parents=True)
