@@ -57,6 +57,19 @@ def test_unknown_parameter_is_refused_with_the_nearest(tmp_path):
     assert message == "Error: n_saftey: no such parameter; did you mean 'n_safety'?\n"
 
 
+def test_a_file_of_the_user_s_counts_before_one_of_that_name_that_comes_along(tmp_path):
+    # The one that comes along is right: only the user's own can be refused for this.
+    message = refused("run", params(tmp_path, "n_saftey: 30", "tiny.yaml"), cwd=tmp_path)
+    assert message == "Error: n_saftey: no such parameter; did you mean 'n_safety'?\n"
+
+
+def test_a_file_that_comes_along_is_named_by_its_name_or_in_params_alone(tmp_path):
+    (tmp_path / "else").mkdir()
+    for name in ("else/tiny.yaml", str(tmp_path / "tiny.yaml")):
+        message = refused("run", name, cwd=tmp_path)
+        assert f"There is no parameter file {name!r}; did you mean 'tiny.yaml', which comes along?" in message
+
+
 def test_wrong_types_and_ranges_are_told_together(tmp_path):
     message = refused("run", params(tmp_path, "learning_rate: 2e-4\ngeneral: no\nseed: -1"), cwd=tmp_path)
     assert "learning_rate: '2e-4' (str) is not valid" in message
