@@ -4,6 +4,7 @@ Knows neither data nor judging. torch, transformers, peft and bitsandbytes are i
 """
 
 import contextlib
+import ctypes
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,6 +206,7 @@ def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") ->
     _keep_autograd(model)
     if device == "cpu":
         _let_go_of_the_file(model)
+        _give_back_freed_memory()
     if not four_bit_layers(model):
         raise RuntimeError(
             f"No layer of {base_model!r} was quantised to 4 bits; its linear layers are of no known kind."
@@ -355,6 +357,15 @@ def _let_go_of_the_file(model: Any) -> None:
     for weight in model.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.clone()
+
+
+def _give_back_freed_memory() -> None:
+    """Return to the system what loading freed and glibc keeps, more or less of it by how the loading threads took turns.
+
+    Of a file of 105 MB it kept 8 to 38 MB, which then stood beside all that training or answering takes.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing is kept in this way
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def four_bit_layers(model: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from safety_nb.core.params import RunParams, validate
-from safety_nb.train import models
+from safety_nb.train import memory, models
 from safety_nb.train.memory import (
     HEAP_FACTOR,
     LIBRARY_BYTES,
@@ -24,6 +24,7 @@ from safety_nb.train.memory import (
     generation_memory,
     pack_loss,
     training_memory,
+    weight_bytes,
     with_adapter,
 )
 
@@ -152,15 +153,32 @@ def test_what_a_step_uses_is_what_the_allocator_gives_out():
 # Choosing
 
 
+@pytest.fixture
+def traced_once(monkeypatch):
+    """Each step of the same packs is traced once for all tests: a trace takes a second."""
+    monkeypatch.setattr(memory, "training_memory", _traced_once)
+
+
+_traces: dict[tuple[object, ...], memory.Memory] = {}
+
+
+def _traced_once(checked: RunParams, tokens: int, supervised: int) -> memory.Memory:
+    key = checked.gradient_checkpointing, tokens, supervised
+    if key not in _traces:
+        _traces[key] = training_memory(checked, tokens, supervised)
+    return _traces[key]
+
+
 def chosen(free: int, **values) -> Choice:
     return choose(params(micro_batch_size=8, **values), 2000, 1000, 300, free)
 
 
 def needed(tokens: int, recomputed: bool) -> int:
     checked = params(micro_batch_size=8, gradient_checkpointing=recomputed)
-    return training_memory(checked, tokens, tokens // 2).total
+    return _traced_once(checked, tokens, tokens // 2).total
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_what_fits_is_computed_as_asked():
     choice = chosen(10**12)
     # 8 times the cutoff of 256, though the largest pack is smaller: where memory is plenty, nothing depends on it.
@@ -169,6 +187,7 @@ def test_what_fits_is_computed_as_asked():
     assert choice.reason.startswith("packs of 2,048 tokens: about ") and "would take" not in choice.reason
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_packs_are_halved_before_activations_are_recomputed():
     # Of what is free a tenth is left alone.
     at_512, at_300 = (math.ceil(needed(tokens, False) / 0.9) for tokens in (512, 300))
@@ -181,6 +200,7 @@ def test_packs_are_halved_before_activations_are_recomputed():
     assert "activations recomputed" in last.reason and "2,048 tokens would take about" in last.reason
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_what_is_set_is_kept_and_what_cannot_fit_is_tried_as_small_as_can_be():
     set_off, open_ = chosen(1, gradient_checkpointing=False), chosen(1)
     assert (set_off.pack_tokens, set_off.gradient_checkpointing, set_off.fits) == (300, False, False)
@@ -220,9 +240,10 @@ def memory(name):
 torch.set_num_threads(1)
 del (model := [models.load_base("tiny")])[:]  # whatever is imported late
 gc.collect()
-before = memory("VmRSS")
+before, unloaded = memory("VmRSS"), memory("RssAnon")
 Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
 model = models.load_base(params.base_model)
+loaded = memory("RssAnon") - unloaded
 if answers:
     ids = torch.randint(1, 32000, (params.generation_batch_size, width))
     with torch.inference_mode():
@@ -240,7 +261,7 @@ else:
         packed_trainer.token_losses(model, pack).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-print(memory("VmHWM") - before)
+print(loaded, memory("VmHWM") - before)
 """
 
 
@@ -283,12 +304,15 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cud
     command = [sys.executable, "-c", _REAL_STEP, json.dumps(values), str(width), stage]
 
     def peak() -> int:
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        loaded, most = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        # Nothing stays of what loading freed. glibc kept 8 to 38 MB of it, by how its threads took turns: too much for
+        # the estimate to hold.
+        assert loaded == pytest.approx(weight_bytes(checked), rel=0.05)
+        return most
 
-    # One process in a few peaks at a tenth more or less, and more of them on a busy machine: the median of five is
-    # steady. Two that are near settle it.
-    peaks = [peak(), peak()]
-    while peaks[:2] != [pytest.approx(told, rel=0.1)] * 2 and len(peaks) < 5:
+    # One process in a few peaks at a tenth more or less: then the median of three decides.
+    peaks = [peak()]
+    while peaks[0] != pytest.approx(told, rel=0.15) and len(peaks) < 3:
         peaks.append(peak())
     assert told == pytest.approx(statistics.median(peaks), rel=0.15)
 
