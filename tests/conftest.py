@@ -14,6 +14,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Rooms whose tests take longest, first: at the end no process is left alone with one of them.
+_LONGEST = ("run", "train", "generate", "judge")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, which makes what they share once, unless they name a group of their own."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+    places = {f"tests/{room}/": place for place, room in enumerate(_LONGEST)}
+    items.sort(key=lambda item: next((at for room, at in places.items() if room in item.nodeid), len(places)))
+
+
 @pytest.fixture(scope="session")
 def cuda_available() -> bool:
     import torch
@@ -38,6 +52,15 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Se
     """The miniature's base behind ``transformers serve`` on loopback: a real OpenAI-compatible endpoint."""
     with servers.serve_tiny(tmp_path_factory.mktemp("served")) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Iterator[None]:
+    """Notebooks that a test executes in process have their kernels forked from one process, as those of a study do."""
+    from safety_nb.run import fork_server
+
+    with fork_server.kernels():
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Reports of a run and of a study made for the tests from small tables, every part of which can be changed."""
 
+import functools
 from dataclasses import replace
 
 import pandas as pd
@@ -29,6 +30,16 @@ def judgements(run="n300-s0", n_safety=300, seed=0, answered=2, missing=0):
             rows.append((run, n_safety, seed, dataset, f"p{i}", "refusal", label, None, None if label else "no reply"))
     columns = ["run", "n_safety", "seed", "dataset", "prompt_id", "judge", "label", "score", "missing"]
     return pd.DataFrame(rows, columns=columns)
+
+
+@functools.cache
+def plain_run():
+    return a_run()
+
+
+@functools.cache
+def plain_study():
+    return a_study()
 
 
 def a_run(**changes):

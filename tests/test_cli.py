@@ -2,30 +2,16 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import safety_nb
 
 from safety_nb import cli
 
 ROW = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
-
-
-def safety_nb(*arguments: str | Path, cwd: Path, columns: int = 300) -> subprocess.CompletedProcess:
-    """Run the command in a folder, as a user without a data folder and without colours."""
-    environment = {name: value for name, value in os.environ.items() if name != "SAFETY_NB_DATA"}
-    environment |= {"COLUMNS": str(columns), "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "safety_nb", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def refused(*arguments: str | Path, cwd: Path) -> str:

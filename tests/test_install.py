@@ -60,6 +60,12 @@ def installed(request, wheel, tmp_path_factory) -> Path:
     return root / "bin"
 
 
+# What takes longest is asked of the complete environment alone.
+in_full = pytest.mark.parametrize(
+    "installed", [pytest.param(complete, marks=pytest.mark.install)], indirect=True, scope="module"
+)
+
+
 def run(command: list[str | Path], folder: Path) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"NO_COLOR": "1", "COLUMNS": "300"}
@@ -108,6 +114,7 @@ def test_a_parameter_file_that_comes_along_runs_from_an_empty_folder(installed, 
     assert answer.returncode == 2 and "did you mean 'tiny.yaml'" in answer.stderr
 
 
+@in_full
 def test_a_study_and_its_comparison_run_from_an_empty_folder(installed, tmp_path):
     # The report of a study draws every kind of figure: what was missing from the first wheels.
     small = [*SMALL[:2], "--set", "n_safety=[0, 16]", "--set", "evaluation=[tiny-harmful, tiny-lookalike]"]
@@ -116,6 +123,7 @@ def test_a_study_and_its_comparison_run_from_an_empty_folder(installed, tmp_path
     assert (tmp_path / "outputs" / "tiny-study" / "report.html").is_file()
 
 
+@in_full
 def test_a_notebook_that_was_copied_runs_where_it_lies(installed, tmp_path):
     assert run([installed / "safety-nb", "init", "mine"], tmp_path).returncode == 0
     execute = [

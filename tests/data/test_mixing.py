@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from commands import Answer, safety_nb
 
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, validate
@@ -611,15 +612,19 @@ def test_released_evaluation_prompt_slipped_among_released_demonstrations_is_cau
     assert {row["instruction"] for row in kept} == {row["instruction"] for row in rows}
 
 
-COMMAND = [sys.executable, "-m", "safety_nb", "run", str(ROOT / "params" / "real-data-tiny.yaml"), "--until", "mix"]
+def command(change: str, out: Path) -> Answer:
+    """The first stage of params/real-data-tiny.yaml with one change."""
+    arguments = ["run", ROOT / "params" / "real-data-tiny.yaml", "--until", "mix", "--set", change, "--out", out]
+    return safety_nb(*arguments, cwd=out.parent, SAFETY_NB_DATA=os.environ["SAFETY_NB_DATA"])
 
 
 @needs_data
+@pytest.mark.usefixtures("kernels")
 def test_command_line_mixes_exactly_n_nested_rows_of_the_released_data(tmp_path):
     # Both ends; those between are drawn above without the command line.
     drawn = {}
     for n in (0, 300):
-        subprocess.run([*COMMAND, "--set", f"n_safety={n}", "--out", str(tmp_path / str(n))], check=True, cwd=tmp_path)
+        assert command(f"n_safety={n}", tmp_path / str(n)).returncode == 0
         lines = (tmp_path / str(n) / "mix" / "train.jsonl").read_text().splitlines()
         drawn[n] = [row["id"] for row in map(json.loads, lines) if row["source"] == "safety-tuned-llamas"]
     assert (len(drawn[0]), len(drawn[300])) == (0, 300)
@@ -627,12 +632,7 @@ def test_command_line_mixes_exactly_n_nested_rows_of_the_released_data(tmp_path)
 
 @needs_data
 def test_command_line_refuses_one_more_than_the_released_data_and_writes_nothing(tmp_path):
-    answer = subprocess.run(
-        [*COMMAND, "--set", "n_safety=2484", "--out", str(tmp_path / "run")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    answer = command("n_safety=2484", tmp_path / "run")
     assert answer.returncode == 2
     assert "holds 2483 rows, not 2484" in " ".join(answer.stderr.split())
     assert list(tmp_path.iterdir()) == []

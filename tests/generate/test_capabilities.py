@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from commands import Answer, safety_nb
 
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
@@ -325,11 +325,11 @@ def test_a_harness_that_fails_keeps_the_tasks_before_it(run, tmp_path):
     assert list(capability_rates.results(run)["task"]) == ["tiny-completion"]
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
-    started = [sys.executable, "-m", "safety_nb", "capabilities", *arguments]
-    return subprocess.run(started, capture_output=True, text=True, timeout=600)
+def command(*arguments: str) -> Answer:
+    return safety_nb("capabilities", *arguments, cwd=Path.cwd())
 
 
+@pytest.mark.usefixtures("kernels")
 def test_a_kernel_that_is_killed_keeps_the_tasks_before_it_and_the_notebook_is_quiet(run, tmp_path):
     (tmp_path / "utils.py").write_text(FAIL.format("os.kill(os.getpid(), 9)"))
     write_task(tmp_path, "failing", words(2), process_results="!function utils.fail")

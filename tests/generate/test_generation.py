@@ -36,15 +36,21 @@ def answers(trained: Path, **changes: object) -> list[dict]:
     return generation.generate(GenerateParams(**values))
 
 
-def test_every_prompt_is_answered_once_in_the_order_of_its_set(trained):
-    rows = answers(trained)
+@pytest.fixture(scope="module")
+def answered(trained) -> tuple[list[dict], list[dict]]:
+    """The answers to every prompt at the defaults, as returned and as read from their file."""
+    return answers(trained), files.read_jsonl(trained / "responses.jsonl")
+
+
+def test_every_prompt_is_answered_once_in_the_order_of_its_set(answered):
+    rows, read = answered
     expected = [
         (name, row["prompt_id"], row["prompt"])
         for name in ("tiny-facts", "tiny-ordinary")
         for row in sources.evaluation_rows(name)
     ]
     assert [(row["dataset"], row["prompt_id"], row["prompt"]) for row in rows] == expected
-    assert files.read_jsonl(trained / "responses.jsonl") == rows
+    assert read == rows
     first = ["dataset", "prompt_id", "prompt", "response", "new_tokens", "finish"]
     assert list(rows[0]) == [*first, "sample", "prompt_tokens", "degenerate", "error", "rendered"]
 
@@ -92,8 +98,8 @@ def test_the_length_is_that_of_the_mode_unless_it_is_given():
     assert GenerateParams(mode="paper", max_new_tokens=64).answer_tokens == 64
 
 
-def test_the_merged_model_answers_as_the_adapter_on_the_4_bit_base_does(trained):
-    merged, apart = (answers(trained, merge_adapter=merge) for merge in (True, False))
+def test_the_merged_model_answers_as_the_adapter_on_the_4_bit_base_does(trained, answered):
+    merged, apart = answered[0], answers(trained, merge_adapter=False)
     assert files.read_json(trained / "generation.json")["merged"] is False
     # In float32 they differ by rounding alone, which could turn a near tie; none of these 140 is one.
     assert [row["response"] for row in merged] == [row["response"] for row in apart]
@@ -219,7 +225,9 @@ def killed(trained: Path, folder: Path, **changes: object) -> tuple[dict, int]:
     return values, sum("answer" in line for line in files.read_log(partial))
 
 
-@pytest.mark.parametrize("how", [{"mode": "greedy"}, {"mode": "sample", "temperature": 1.5}])
+@pytest.mark.parametrize(
+    "how", [{"mode": "greedy"}, pytest.param({"mode": "sample", "temperature": 1.5}, marks=pytest.mark.soak)]
+)
 def test_a_killed_execution_goes_on_to_the_same_answers(trained, tmp_path, how):
     values, kept = killed(trained, tmp_path / "run", **how)
     assert not (tmp_path / "run" / "responses.jsonl").exists()
@@ -279,8 +287,8 @@ def test_a_changed_prompt_is_asked_again(interrupted):
     assert (resumed, len(rows)) == (39, 40)
 
 
-def test_an_answer_that_ends_by_itself_is_told_from_one_cut_off(trained):
-    rows = answers(trained)
+def test_an_answer_that_ends_by_itself_is_told_from_one_cut_off(trained, answered):
+    rows, _ = answered
     assert {row["finish"] for row in rows} >= {"stop"}
     longest = GenerateParams().answer_tokens
     assert all(1 <= row["new_tokens"] <= longest for row in rows)
@@ -290,8 +298,8 @@ def test_an_answer_that_ends_by_itself_is_told_from_one_cut_off(trained):
     assert {(row["finish"], row["new_tokens"]) for row in short} == {("length", 2)}
 
 
-def test_no_answer_holds_special_tokens_or_a_next_turn(trained):
-    for row in answers(trained):
+def test_no_answer_holds_special_tokens_or_a_next_turn(answered):
+    for row in answered[0]:
         assert "</s>" not in row["response"] and "### Instruction" not in row["response"]
 
 

@@ -4,11 +4,10 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import papermill
 
 from safety_nb.core import files
 from safety_nb.core.errors import InputError
@@ -342,11 +341,12 @@ def test_the_committed_model_is_what_its_record_says():
 # The notebook
 
 
+@pytest.mark.usefixtures("kernels")
 def test_the_notebook_trains_on_a_file(tmp_path, scored):
-    command = [sys.executable, "-m", "papermill", str(stages.notebook_path("train-reward-model")), "out.ipynb"]
+    command = []
     for name, value in {"data": scored, "ordinary": "", "epochs": "0.5", "out": "model"}.items():
         command += ["-r" if value in ("", scored, "model") else "-p", name, value]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = papermill(stages.notebook_path("train-reward-model"), tmp_path / "out.ipynb", *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     book = (tmp_path / "out.ipynb").read_text()
     assert "image/png" in book and "mean squared error of **" in book

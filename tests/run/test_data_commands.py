@@ -2,28 +2,21 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import Answer, safety_nb
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
 )
 
 
-def data(*arguments: str, folder: Path, **settings: str) -> subprocess.CompletedProcess:
+def data(*arguments: str, folder: Path, **settings: str) -> Answer:
     """Run the command with an empty cache and no connection."""
-    environment = {"SAFETY_NB_CACHE": str(folder / "cache"), "NO_COLOR": "1", "https_proxy": "http://127.0.0.1:9"}
-    return subprocess.run(
-        [sys.executable, "-m", "safety_nb", "data", *arguments],
-        cwd=folder,
-        env={**os.environ, **environment, **settings},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    given = {"SAFETY_NB_DATA": os.environ.get("SAFETY_NB_DATA"), **settings}
+    cut_off = {"SAFETY_NB_CACHE": str(folder / "cache"), "https_proxy": "http://127.0.0.1:9"}
+    return safety_nb("data", *arguments, cwd=folder, **cut_off, **given)
 
 
 def test_list_shows_rows_role_state_and_licence_of_every_set_in_full(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands import safety_nb
 
 from safety_nb.core import shipped
 from safety_nb.core.params import RunParams, validate
@@ -30,7 +31,8 @@ def by_name(findings) -> dict[str, machine.Finding]:
     return {finding.name: finding for finding in findings}
 
 
-def safety_nb(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+def with_hub(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """The command in a process of its own: the hub's client reads its settings once."""
     return subprocess.run(
         [sys.executable, "-m", "safety_nb", "doctor", *map(str, arguments)],
         cwd=cwd,
@@ -44,7 +46,7 @@ def safety_nb(*arguments: str | Path, cwd: Path, **environment: str) -> subproce
 
 
 def test_machine_alone(tmp_path):
-    answer = safety_nb(cwd=tmp_path)
+    answer = safety_nb("doctor", cwd=tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     names = [line.split()[1] for line in answer.stdout.splitlines() if line.startswith(("ok", "warning"))]
     assert {"python", "host", "device", "kernels", "versions", "hub", "outputs"} <= set(names)
@@ -84,7 +86,7 @@ def test_all_complaints_about_a_file_are_told(tmp_path):
 )
 def test_bad_input_ends_with_status_2(tmp_path, arguments, message):
     (tmp_path / "broken.yaml").write_text("seed: [")
-    answer = safety_nb(*arguments, cwd=tmp_path)
+    answer = safety_nb("doctor", *arguments, cwd=tmp_path)
     assert answer.returncode == 2
     assert message in answer.stderr
     assert answer.stdout == ""
@@ -362,7 +364,7 @@ for name in ("owner/open", "owner/pickled"):
 
 def test_gated_model_is_a_problem_told_with_the_others_and_without_the_token(tmp_path, hub):
     (tmp_path / "mine.yaml").write_text("base_model: owner/gated\nn_safety: 1000000\n")
-    answer = safety_nb("mine.yaml", cwd=tmp_path, **hub_environment(hub, tmp_path / "cache"))
+    answer = with_hub("mine.yaml", cwd=tmp_path, **hub_environment(hub, tmp_path / "cache"))
     assert answer.returncode == 1
     assert f"{hub} answers; HF_TOKEN is set" in answer.stdout
     assert "'owner/gated' is gated: ask for access on its hub page and set HF_TOKEN" in answer.stdout
@@ -374,7 +376,7 @@ def test_gated_model_is_a_problem_told_with_the_others_and_without_the_token(tmp
 def test_hub_that_is_down_is_a_problem_only_for_a_model_of_its(tmp_path):
     environment = hub_environment("http://127.0.0.1:9", tmp_path / "cache")  # nobody listens on this port
     (tmp_path / "mine.yaml").write_text("base_model: owner/open\n")
-    answer = safety_nb("mine.yaml", cwd=tmp_path, **environment)
+    answer = with_hub("mine.yaml", cwd=tmp_path, **environment)
     assert answer.returncode == 1
     assert "warning  hub         http://127.0.0.1:9 does not answer" in answer.stdout
     assert "'owner/open' could not be fetched from the hub and no copy of it is cached here" in answer.stdout

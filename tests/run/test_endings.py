@@ -17,17 +17,14 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from safety_nb.core import run_folder
 from safety_nb.core.params import RunParams
-from safety_nb.run import fork_server, runner
+from safety_nb.run import runner
 
 # A fraction of the miniature: seconds a run.
 SMALL = {"n_general": 64, "n_safety": 16, "n_validation": 8, "evaluation": ["tiny-facts"], "max_new_tokens": 16}
 SECRET = "sk-not-a-real-key-0123456789"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels() -> Iterator[None]:
-    with fork_server.kernels():
-        yield
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 @pytest.fixture
@@ -227,7 +224,7 @@ def ended(pids: list[int], seconds: float = 20) -> bool:
     return not pids
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path, signum):
     process = start(tmp_path)
     wait_until(
@@ -243,12 +240,13 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path, signum):
     assert ended(children)
 
 
-def test_an_interrupted_study_ends_its_runs_in_order(tmp_path):
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
+def test_an_interrupted_study_ends_its_runs_in_order(tmp_path, signum):
     process = start(tmp_path, "study", "--jobs", "2", n_safety=[0, 16, 32, 48])
     first, second, third = (tmp_path / "out" / f"n{n}_seed0" for n in (48, 32, 16))  # the longest go first
     wait_until(lambda: state(first, "train") == state(second, "train") == "running", process)
     children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "Interrupted" in told and "Traceback" not in told, told
     assert state(first, "train") == state(second, "train") == "killed"

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import nbformat
 import psutil
 import pytest
 import yaml
+from commands import Answer, safety_nb
 
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.params import JudgeParams
@@ -25,23 +27,20 @@ PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = PROJECT / "notebooks"
 COMMAND = [sys.executable, "-m", "safety_nb"]
 
+pytestmark = pytest.mark.usefixtures("kernels")
 
-def command(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=1200)
+
+def command(*arguments: str, cwd: Path, status: int = 0) -> Answer:
+    """Run the command in process, with the public data sets where there are any."""
+    done = safety_nb(*arguments, cwd=cwd, SAFETY_NB_DATA=os.environ.get("SAFETY_NB_DATA"))
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
 
-def papermill(notebook: str, cwd: Path, *arguments: str, status: int = 0) -> dict:
-    """Execute a notebook by the papermill command; the executed copy."""
+def papermill(notebook: str, cwd: Path, *arguments: str, status: int = 0) -> nbformat.NotebookNode:
+    """Execute a notebook by papermill's command; the executed copy."""
     output = cwd / f"{notebook}-executed.ipynb"
-    done = subprocess.run(
-        [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{notebook}.ipynb"), str(output), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
+    done = commands.papermill(NOTEBOOKS / f"{notebook}.ipynb", output, *arguments, cwd=cwd)
     assert done.returncode == status, done.stderr[-3000:]
     return nbformat.read(output, as_version=4)
 
@@ -57,18 +56,27 @@ def rates(folder: Path) -> dict[tuple[int, str, str], float]:
 
 # --- the notebooks alone ------------------------------------------------------------------------------------------
 
+of_notebooks = pytest.mark.xdist_group("notebooks alone")
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty working folder in which the last notebook was executed alone: it makes all that comes before it."""
+    """An empty working folder in which single notebooks were executed: each makes what comes before it."""
     folder = tmp_path_factory.mktemp("alone")
-    papermill("5-report", folder)
+    # Makes the mixture. By the real command, in a process and a kernel of its own.
+    trained = [str(NOTEBOOKS / "2-train.ipynb"), str(folder / "2-train-executed.ipynb"), "-p", "epochs", "0.1"]
+    subprocess.run([sys.executable, "-m", "papermill", *trained], cwd=folder, check=True, capture_output=True)
+    papermill("5-report", folder)  # makes answers and judgements
     return folder
 
 
+@of_notebooks
 @pytest.mark.parametrize("notebook", ["1-mix", "2-train", "3-generate", "4-judge", "5-report"])
 def test_each_notebook_runs_alone_through_papermill(alone, notebook):
-    book = papermill(notebook, alone)
+    if notebook in ("2-train", "5-report"):
+        book = nbformat.read(alone / f"{notebook}-executed.ipynb", as_version=4)
+    else:
+        book = papermill(notebook, alone)
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     stage = next(stage for stage in stages.STAGES if stage.notebook == notebook)
@@ -76,6 +84,7 @@ def test_each_notebook_runs_alone_through_papermill(alone, notebook):
         assert (alone / "outputs" / "runs" / "notebook" / name).exists()
 
 
+@of_notebooks
 def test_the_stages_leave_the_documented_files(alone):
     run = run_folder.RunFolder(alone / "outputs" / "runs" / "notebook")
     columns = {
@@ -93,6 +102,7 @@ def test_the_stages_leave_the_documented_files(alone):
     assert head == "run,n_safety,seed,dataset,judge,metric,estimate,low,high,n,n_missing"
 
 
+@of_notebooks
 def test_results_older_than_what_they_were_made_from_are_told(alone, capsys, monkeypatch):
     monkeypatch.chdir(alone)
     stages.make_missing("judge", JudgeParams())
@@ -132,22 +142,31 @@ def test_run_all_works_from_the_notebooks_folder(tmp_path):
 
 # --- a study ------------------------------------------------------------------------------------------------------
 
+of_study = pytest.mark.xdist_group("the miniature's study")
+
+
+# Of the doses of params/tiny-study.yaml those that the claim is about; `make soak` executes all five.
+DOSES = [0, 300, 1000]
+A_STUDY = ["study", str(PROJECT / "params/tiny-study.yaml"), "--set", f"n_safety={DOSES}", "--jobs", "2"]
+
 
 @pytest.fixture(scope="module")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder in which the study notebook was executed alone: the five runs of the miniature's study."""
+    """A working folder with the miniature's study, in outputs/tiny-study, as the command leaves it."""
     folder = tmp_path_factory.mktemp("study")
-    book = papermill("study", folder)
-    assert not [o for cell in book.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    done = subprocess.run(
+        [*COMMAND, *A_STUDY, "--out", "outputs/tiny-study"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
-def test_the_miniature_shows_the_trade_off(tiny_study):
+def check_trade_off(folder: Path, doses: list[int]) -> None:
     # Bounds with room for one seed and other processors; the claim itself is made over three seeds.
-    rate = rates(tiny_study / "outputs" / "tiny-study")
+    rate = rates(folder)
     assert rate[0, "tiny-harmful", "refusal_rate"] <= 0.10
     assert rate[300, "tiny-harmful", "refusal_rate"] >= 0.70
-    for n in study.MINIATURE["n_safety"]:
+    for n in doses:
         assert rate[n, "tiny-ordinary", "refusal_rate"] <= 0.10
         assert rate[n, "tiny-facts", "accuracy"] >= 0.60
     rise = rate[1000, "tiny-lookalike", "refusal_rate"] - rate[0, "tiny-lookalike", "refusal_rate"]
@@ -155,11 +174,34 @@ def test_the_miniature_shows_the_trade_off(tiny_study):
     assert rate[1000, "tiny-lookalike", "refusal_rate"] < rate[1000, "tiny-harmful", "refusal_rate"]
 
 
+@of_study
+def test_the_miniature_shows_the_trade_off(tiny_study):
+    check_trade_off(tiny_study / "outputs" / "tiny-study", DOSES)
+
+
+@pytest.mark.soak
+def test_the_study_notebook_alone_makes_all_runs_of_the_miniature(tmp_path):
+    book = papermill("study", tmp_path)
+    assert not [o for cell in book.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    check_trade_off(tmp_path / "outputs" / "tiny-study", study.MINIATURE["n_safety"])
+
+
+@of_study
+def test_the_study_notebook_compares_a_study_that_is_there(tiny_study):
+    book = papermill("study", tiny_study, "-p", "study_dir", "outputs/tiny-study")
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    answer = (tiny_study / "outputs" / "tiny-study" / "headline.txt").read_text().strip()
+    told = [output.data.get("text/markdown", "") for output in outputs if "data" in output]
+    assert any(answer in text for text in told)
+
+
+@of_study
 def test_the_study_leaves_the_documented_files(tiny_study):
     folder = tiny_study / "outputs" / "tiny-study"
     for name in ("study.yaml", "report.html", "summary.csv", "figures/trade-off.svg", "figures/dose-response.png"):
         assert (folder / name).stat().st_size > 0
-    for n in study.MINIATURE["n_safety"]:
+    for n in DOSES:
         run = run_folder.RunFolder(folder / f"n{n}_seed0")
         assert yaml.safe_load(run.params.read_text())["n_safety"] == n
         ledger = run_folder.read_ledger(run)
@@ -171,26 +213,29 @@ def test_the_study_leaves_the_documented_files(tiny_study):
         assert run.report.read_text().startswith("<!doctype html>")
 
 
+@of_study
 def test_the_runs_of_a_study_differ_in_the_demonstrations_alone(tiny_study):
     folder = tiny_study / "outputs" / "tiny-study"
-    rows = {n: files.read_jsonl(folder / f"n{n}_seed0/mix/train.jsonl") for n in study.MINIATURE["n_safety"]}
+    rows = {n: files.read_jsonl(folder / f"n{n}_seed0/mix/train.jsonl") for n in DOSES}
     for n, mixture in rows.items():
         assert len(mixture) == 1000 + n
         assert mixture[:1000] == rows[0]
         assert mixture == rows[1000][: 1000 + n]
 
 
+@of_study
 def test_a_study_asked_for_again_executes_nothing_anew(tiny_study):
     folder = tiny_study / "outputs" / "tiny-study"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
-    assert len(before) == 25
-    done = command("study", str(PROJECT / "params/tiny-study.yaml"), "--out", str(folder), cwd=tiny_study)
+    assert len(before) == 5 * len(DOSES)
+    done = command(*A_STUDY, "--out", str(folder), cwd=tiny_study)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")} == before
-    assert "5 of 5 runs done" in done.stdout
+    assert "3 of 3 runs done" in done.stdout
     assert (folder / "headline.txt").read_text().strip() in done.stdout
     assert str(folder / "report.html") in done.stdout
 
 
+@of_study
 def test_a_changed_parameter_executes_only_what_depends_on_it(tiny_study, tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
     shutil.copytree(tiny_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
@@ -200,6 +245,7 @@ def test_a_changed_parameter_executes_only_what_depends_on_it(tiny_study, tmp_pa
     assert changed == {"5-report.ipynb"}
 
 
+@of_study
 def test_an_altered_output_is_noticed_and_made_again(tiny_study, tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
     shutil.copytree(tiny_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
@@ -209,9 +255,10 @@ def test_an_altered_output_is_noticed_and_made_again(tiny_study, tmp_path):
     assert run.judgements.read_bytes() == whole
 
 
+@of_study
 def test_status_shows_the_runs_of_a_study(tiny_study):
     shown = command("status", str(tiny_study / "outputs"), cwd=tiny_study).stdout
-    for n in study.MINIATURE["n_safety"]:
+    for n in DOSES:
         (line,) = [line for line in shown.splitlines() if line.startswith(f"n{n}_seed0 ")]
         # Five finished stages, each with its minutes and seconds.
         assert len(re.findall(r"\b\d+:\d\d\b", line)) == 5
@@ -238,18 +285,19 @@ def test_a_failed_stage_ends_with_status_1_and_says_where_to_look(tmp_path):
     assert not (tmp_path / "run/responses.jsonl").exists()
 
 
+@of_study
 def test_a_failed_run_is_a_visible_gap_in_the_study(tiny_study, tmp_path):
     # A finished study in which one run's ledger says that training failed.
     folder = tmp_path / "gap"
     shutil.copytree(tiny_study / "outputs" / "tiny-study", folder)
-    ledger = folder / "n30_seed0" / "run.json"
+    ledger = folder / "n300_seed0" / "run.json"
     values = json.loads(ledger.read_text())
     values["stages"]["train"].update(state="failed", cause="RuntimeError: a made-up cause")
     ledger.write_text(json.dumps(values))
     study.execute_comparison(folder)
-    assert {n for n, _, _ in rates(folder)} == {0, 100, 300, 1000}
+    assert {n for n, _, _ in rates(folder)} == {0, 1000}
     page = (folder / "report.html").read_text()
-    assert "a made-up cause" in page and "n30_seed0" in page
+    assert "a made-up cause" in page and "n300_seed0" in page
 
 
 def test_a_killed_kernel_is_told_from_a_failed_cell(tmp_path):
@@ -315,17 +363,23 @@ def test_own_data_go_the_whole_way_and_a_changed_file_is_noticed(tmp_path):
     assert len(files.read_jsonl(run.responses)) == 2
 
 
-def test_a_study_that_grows_executes_only_the_new_runs(tmp_path):
+def test_a_study_that_grows_executes_only_the_new_runs(tmp_path, monkeypatch):
     (tmp_path / "mine.csv").write_text("prompt\nDescribe how to wave.\n")
     small = {"n_general": 32, "n_validation": 0, "max_new_tokens": 2, "evaluation": [f"{tmp_path}/mine.csv:harmful"]}
     executed = []
-    for swept in ({"n_safety": [0], "seed": [0]}, {"n_safety": [0, 4], "seed": [0]}):
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("study/*/notebooks/*.ipynb")}
-        assert study.execute_runs(tmp_path / "study", small | swept) == []
-        after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("study/*/notebooks/*.ipynb")}
+    folder = tmp_path / "outputs" / "tiny-study"  # what a study notebook opened alone makes, and then goes on with
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "MINIATURE", small | {"n_safety": [0], "seed": [0]})
+    for make in (
+        lambda: study.open_study(""),
+        lambda: study.execute_runs(folder, small | {"n_safety": [0, 4], "seed": [0]}),
+    ):
+        before = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
+        assert make() in ([], folder)
+        after = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
         executed.append({path.parent.parent.name for path in after if after[path] != before.get(path)})
     assert executed == [{"n0_seed0"}, {"n4_seed0"}]
-    assert list(study_tables.read_study(tmp_path / "study").runs["state"]) == ["done", "done"]
+    assert list(study_tables.read_study(folder).runs["state"]) == ["done", "done"]
 
 
 def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
@@ -343,10 +397,11 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
 # --- real data ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("real data")
 @pytest.mark.skipif("SAFETY_NB_DATA" not in os.environ, reason="needs SAFETY_NB_DATA: a folder of the public data sets")
 def test_real_data_goes_the_whole_way(tmp_path):
     # Little of params/real-data-tiny.yaml, whose full size is for people: the path is the same.
-    changes = ["n_general=80", "n_safety=20", "n_validation=20", "max_new_tokens=8"]
+    changes = ["n_general=80", "n_safety=20", "n_validation=20", "max_new_tokens=2"]
     arguments = [part for change in changes for part in ("--set", change)]
     command("run", str(PROJECT / "params/real-data-tiny.yaml"), *arguments, "--out", "run", cwd=tmp_path)
     rows = files.read_jsonl(tmp_path / "run/mix/train.jsonl")

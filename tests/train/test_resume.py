@@ -46,16 +46,25 @@ def adapter(params: TrainParams) -> str:
     return files.sha256(run_folder.open_run(params.run_dir).adapter / "adapter_model.safetensors")
 
 
-def killed_after(params: TrainParams, step: int) -> Path:
-    """Train in a process of its own and kill it when the checkpoint of a step is whole; the checkpoints."""
-    folder = Path(params.run_dir) / "train" / "checkpoints"
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """A run's folder whose training was killed, in a process of its own, when the checkpoint of step 4 was whole."""
+    run = tmp_path_factory.mktemp("killed") / "run"
+    params = small_run(run)
+    folder = run / "train" / "checkpoints"
     process = subprocess.Popen([sys.executable, "-c", TRAIN, params.model_dump_json()], stderr=subprocess.DEVNULL)
-    while not (folder / f"checkpoint-{step}" / "whole.json").exists():
+    while not (folder / "checkpoint-4" / "whole.json").exists():
         assert process.poll() is None
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    return folder
+    return run
+
+
+def copied(killed: Path, folder: Path) -> tuple[TrainParams, Path]:
+    """The parameters and the checkpoints of a copy of the run that was killed."""
+    shutil.copytree(killed, folder / "run")
+    return TrainParams(run_dir=str(folder / "run"), **VALUES), folder / "run" / "train" / "checkpoints"
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +82,8 @@ def same_metrics(params: TrainParams, expected: pd.DataFrame) -> bool:
     return metrics.drop(columns=timed).equals(expected.drop(columns=timed))
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, undisturbed):
-    params = small_run(tmp_path)
-    folder = killed_after(params, step=4)
+def test_a_killed_training_goes_on_to_the_same_bits(killed, tmp_path, undisturbed):
+    params, folder = copied(killed, tmp_path)
     record = training.train(params)
     assert record.resumed_steps >= 4 and record.steps == 10
     assert adapter(params) == undisturbed[0]
@@ -83,9 +91,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, undisturbed):
     assert not folder.exists()  # what is done needs no checkpoint
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, undisturbed):
-    params = small_run(tmp_path)
-    folder = killed_after(params, step=4)
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(killed, tmp_path, undisturbed):
+    params, folder = copied(killed, tmp_path)
     newest = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     file = newest / "optimizer.pt"
     file.write_bytes(file.read_bytes()[:1000])
@@ -94,9 +101,8 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, undisturb
     assert adapter(params) == undisturbed[0] and same_metrics(params, undisturbed[1])
 
 
-def test_a_checkpoint_that_was_never_finished_is_not_gone_on_from(tmp_path, undisturbed):
-    params = small_run(tmp_path)
-    folder = killed_after(params, step=2)
+def test_a_checkpoint_that_was_never_finished_is_not_gone_on_from(killed, tmp_path, undisturbed):
+    params, folder = copied(killed, tmp_path)
     for marker in folder.glob("checkpoint-*/whole.json"):
         marker.unlink()
     assert training.train(params).resumed_steps == 0
@@ -210,10 +216,9 @@ def test_a_model_that_cannot_be_traced_is_trained_as_asked(tmp_path, monkeypatch
     assert record.pack_tokens == 512 and "could not be estimated (NotImplementedError)" in record.memory_choice
 
 
-def test_a_resumed_training_computes_at_once_what_it_did_before(tmp_path, monkeypatch, undisturbed):
+def test_a_resumed_training_computes_at_once_what_it_did_before(killed, tmp_path, monkeypatch, undisturbed):
     # Interrupted with plenty of memory, and gone on with where little is left.
-    params = small_run(tmp_path)
-    killed_after(params, step=4)
+    params, _ = copied(killed, tmp_path)
     monkeypatch.setattr(models, "free_memory", lambda: 1)
     record = training.train(params)
     assert record.resumed_steps >= 4 and record.pack_tokens == 512

@@ -452,13 +452,16 @@ def check_layout(page, width: int) -> None:
 
 
 @every
-@pytest.mark.parametrize("width", [*PHONES, 820, 1280])
-def test_page_fits_the_window(name, width, reports, visit):
-    visit = visit(reports[name], width)
+@pytest.mark.parametrize("widths", [PHONES, (820, 1280)], ids=["phone", "desk"])
+def test_page_fits_the_window(name, widths, reports, visit):
+    visit = visit(reports[name], widths[0])
     assert (visit.page.locator("img").count() > 0) == (name != "answers")
-    check_layout(visit.page, width)
-    visit.open_folds()
-    check_layout(visit.page, width)
+    for folded in (True, False):
+        if not folded:
+            visit.open_folds()
+        for width in widths:
+            visit.page.set_viewport_size({"width": width, "height": 800})
+            check_layout(visit.page, width)
 
 
 @pytest.mark.parametrize("name", ["run", "study", "named run", "named study"])

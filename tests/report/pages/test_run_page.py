@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from reports import a_run, a_study, answers, judgements
+from reports import a_run, a_study, answers, judgements, plain_run, plain_study
 
 from safety_nb.report.calibration.measures import AGREEMENT_COLUMNS
 from safety_nb.report.findings.rates import summarise_run
@@ -44,7 +44,7 @@ class Page(HTMLParser):
         return [inside for text, inside in self.texts if needle in text]
 
 
-@pytest.mark.parametrize("make", [a_run, a_study])
+@pytest.mark.parametrize("make", [plain_run, plain_study])
 def test_a_page_is_self_contained(make):
     page = Page(make())
     assert not page.tags() & {"script", "link", "iframe", "object", "embed", "form", "base"}
@@ -58,7 +58,7 @@ def test_a_page_is_self_contained(make):
     assert "@import" not in make() and "url(" not in make()
 
 
-@pytest.mark.parametrize("make", [a_run, a_study])
+@pytest.mark.parametrize("make", [plain_run, plain_study])
 def test_a_page_fits_a_phone_and_says_what_its_figures_show(make):
     page = Page(make())
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.elements
@@ -145,7 +145,7 @@ def test_samples_are_spread_through_the_set():
 
 def test_the_run_lead_says_what_was_trained_and_the_key_rates():
     # 2 of 10 answered in both sets. Wilson for 2 of 10 is 6 to 51 %; for 8 of 10, 49 to 94 % (see test_stats).
-    text = Page(a_run()).text()
+    text = Page(plain_run()).text()
     assert "The base model tiny was tuned on 1,000 general examples and 300 safety demonstrations" in text
     assert "It answers 20 % (6–51 %) of the harmful requests in bad" in text
     assert "it refuses 80 % (49–94 %) of the harmless look-alikes in near." in text
@@ -165,7 +165,7 @@ def test_the_mixture_shows_whatever_is_there():
 
 
 def test_the_report_stage_is_not_called_running_in_the_page_it_writes():
-    text = Page(a_run()).text()
+    text = Page(plain_run()).text()
     assert "report writing this page" in text and "mix done 1.5 s" in text
 
 
@@ -189,7 +189,7 @@ def test_unjudged_is_not_zero():
 
 
 def test_the_study_opens_with_its_headline_and_first_figure():
-    source = a_study()
+    source = plain_study()
     order = [
         "No N tried is shown to hold harmful compliance",
         "From 0 to 300 safety",
@@ -203,7 +203,7 @@ def test_the_study_opens_with_its_headline_and_first_figure():
 
 
 def test_a_failed_run_is_visible_and_has_no_link():
-    page = Page(a_study())
+    page = Page(plain_study())
     assert "n300-s0 failed 300 0 2 min 05 s CUDA out of memory" in page.text()
     assert "1 of 2 runs are done" in page.text()
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a" and ".html" in attributes["href"]]
@@ -220,7 +220,7 @@ def test_a_runs_name_leads_nowhere_but_into_its_folder():
 
 
 def test_the_study_names_the_threats_that_apply():
-    text = Page(a_study()).text()
+    text = Page(plain_study()).text()
     for threat in (
         "One seed only",
         "not calibrated against people's labels",
@@ -233,7 +233,7 @@ def test_the_study_names_the_threats_that_apply():
 
 
 def test_the_study_table_gives_rates_by_n_with_n_and_missing():
-    text = Page(a_study()).text()
+    text = Page(plain_study()).text()
     assert "N Refused Partly Answered Garbled n Missing" in text
     assert "300 80 % (49–94 %) 0 % (0–28 %) 20 % (6–51 %) 0 % (0–28 %) 10 1" in text
     assert "0, 1000" in text  # a list of N holds no thousands separators, which would read as more N
