@@ -13,7 +13,7 @@ READY := .venv/ready
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo seeds test test-install soak lint lab notebooks clean
+.PHONY: help demo seeds test test-install test-real shuffle soak lint lab notebooks clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,14 +35,20 @@ demo: $(READY)  ## the miniature study: 5 amounts of safety data, one seed (minu
 seeds: $(READY)  ## the same over three seeds, for intervals that cover the training
 	$(BIN)/safety-nb study params/tiny-study-seeds.yaml --jobs $(JOBS)
 
-# The tests of a file stay in one process, which trains and serves what they share once.
+# Tests that share what is dear stay in one process, in the order of tests/conftest.py: the long ones first.
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 test-install: $(READY)  ## the wheel, installed with all that it asks for into a bare environment, used from an empty folder
 	$(BIN)/python -m pytest -m install tests/test_install.py
 
-soak: $(READY)  ## the long tests: runs killed at twenty moments, each gone on with; coverage of the intervals (half an hour)
+test-real: $(READY)  ## real language models, in the folders that SAFETY_NB_REAL_MODELS names
+	$(BIN)/python -m pytest -m real tests/test_real_models.py
+
+shuffle: $(READY)  ## the tests of `make test` three times, in random order
+	for round in 1 2 3; do $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -p randomly || exit 1; done
+
+soak: $(READY)  ## the long tests: runs killed at twenty moments, the whole study, coverage of the intervals (an hour)
 	$(BIN)/python -m pytest -m soak
 
 lint: $(READY)  ## style of code and notebooks
