@@ -360,9 +360,9 @@ def _let_go_of_the_file(model: Any) -> None:
 
 
 def _give_back_freed_memory() -> None:
-    """Return to the system what loading freed and glibc keeps, more or less of it by how the loading threads took turns.
+    """Return to the system what loading freed and glibc keeps, which then stands beside what a step takes.
 
-    Of a file of 105 MB it kept 8 to 38 MB, which then stood beside all that training or answering takes.
+    It kept 8 to 38 MB of a file of 105 MB, by how the loading threads took turns.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library: nothing is kept in this way
         ctypes.CDLL("libc.so.6").malloc_trim(0)
