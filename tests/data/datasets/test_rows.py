@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from safety_nb.core import reading
 from safety_nb.core.errors import InputError
 from safety_nb.data.datasets import rows
 
@@ -84,23 +85,11 @@ def test_the_same_rows_come_out_of_every_kind_of_file(tmp_path):
     assert rows.training_set(as_parquet(tmp_path / "a.parquet", listed)).rows == listed
 
 
-def test_kind_is_told_by_the_ending():
-    assert [rows.ending(name) for name in ("a.JSON", "b/c.jsonl.gz", "a.csv", "a.txt", "tiny-facts", "")] == [
-        ".json",
-        ".jsonl",
-        ".csv",
-        "",
-        "",
-        "",
-    ]
-    assert rows.stem("some/mine.v2.jsonl.gz") == "mine.v2"
-
-
 @needs_data
 def test_array_of_a_real_file_says_where_its_rows_start():
     # jq-like count by hand: the second row's "instruction" key is on the line after its brace.
     path = Path(os.environ["SAFETY_NB_DATA"]) / "general" / "code_alpaca_2k.json"
-    table = rows.read(path)
+    table = reading.read(path)
     lines = path.read_text(encoding="utf-8").split("\n")
     assert len(table.rows) == 2017
     assert all(lines[number - 1].strip().startswith("{") for number in table.numbers())
