@@ -4,6 +4,7 @@ Exit status 0 done, 1 a stage failed, 2 bad input, 130 interrupted (Ctrl-C or SI
 """
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -447,7 +448,7 @@ def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list):
             return [absolute(name, each) for each in value]
         path = path_in[name](value) if isinstance(value, str) else ""
-        return value.removesuffix(path) + str(Path(path).expanduser().absolute()) if path else value
+        return value.removesuffix(path) + str(Path(os.path.expanduser(path)).absolute()) if path else value
 
     return {name: absolute(name, value) if name in path_in else value for name, value in values.items()}
 

@@ -312,7 +312,8 @@ def _checked(row: Any) -> Any:
 
 def _usable(value: Any, level: int = 1) -> Any:
     if isinstance(value, str):
-        if found := _NO_TEXT.search(value):
+        plain = value.isascii() and "\x00" not in value  # most text, and soon told
+        if not plain and (found := _NO_TEXT.search(value)):
             raise InputError(_no_text(found))
         return value
     if isinstance(value, InputError):

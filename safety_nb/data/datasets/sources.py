@@ -13,6 +13,7 @@ For evaluation the last two end in ``:role``, as in ``mine.csv:harmful``.
 """
 
 import functools
+import os
 import re
 import typing
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def _files(entry: str, kind: str) -> list[Path]:
         return hub.local_files(on_hub)
     if not reading.ending(entry):
         raise InputError(f"There is no {kind} data set {entry!r}; choose from {_named(kind)}, {OWN}.")
-    path = Path(entry).expanduser()
+    path = Path(os.path.expanduser(entry))
     if not reading.is_file(path):
         raise InputError(f"There is no file {entry!r}; name a file, or one of the data sets {_named(kind)}.")
     return [path]
@@ -181,7 +182,8 @@ def _files(entry: str, kind: str) -> list[Path]:
 
 def own_files(entries: list[str]) -> list[Path]:
     """The local files of the user's among the entries, there or not; what is fresh depends on their content."""
-    return [Path(own).expanduser() for own in map(_without_role, entries) if own not in REGISTRY and _is_path(own)]
+    own = [each for each in map(_without_role, entries) if each not in REGISTRY and _is_path(each)]
+    return [Path(os.path.expanduser(each)) for each in own]
 
 
 def path_in(entry: str) -> str:
