@@ -4,6 +4,7 @@ Exit status 0 done, 1 a stage failed, 2 bad input, 130 interrupted (Ctrl-C or SI
 """
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -261,7 +262,9 @@ def judge(
     values = assigned({}, set_ or [])
     params = validate(JudgeParams, {**values, "judges": [name]})
     tables.check_new(out)
-    judged = judging.judge_table(name, tables.read(table), prompt, response, params)
+    read = tables.read(table)
+    tables.check_fits(out, read)
+    judged = judging.judge_table(name, read, prompt, response, params)
     tables.write(out, judged)
     counts = judged["label"].where(judged["missing"].isna(), "missing").fillna("scored").value_counts()
     typer.echo("\n".join(f"{count:>7,} {label}" for label, count in counts.items()))
@@ -337,7 +340,7 @@ def calibrate(
     else:
         names = judge or ["refusal"]
         params = validate(JudgeParams, {**assigned({}, set_ or []), "judges": names})
-        found = calibration.of_table(tables.read(source), prompt, response, human, model, names, params)
+        found = calibration.of_table(tables.read(source), prompt, response, human, model, names, params, str(source))
     typer.echo(terminal.as_text(found))
     for path in calibration.write(out, found) if out else []:
         typer.echo(f"Written: {path}")
@@ -445,13 +448,17 @@ def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list):
             return [absolute(name, each) for each in value]
         path = path_in[name](value) if isinstance(value, str) else ""
-        return value.removesuffix(path) + str(Path(path).expanduser().absolute()) if path else value
+        return value.removesuffix(path) + str(Path(os.path.expanduser(path)).absolute()) if path else value
 
     return {name: absolute(name, value) if name in path_in else value for name, value in values.items()}
 
 
 def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """The values with ``name=value`` assignments, read as YAML, over them. Raises InputError for one without ``=``."""
+    """The values with ``name=value`` assignments over them: values are YAML, and nothing is empty text.
+
+    Raises:
+        InputError: an assignment has no ``=``, or its value is no YAML.
+    """
     import yaml
 
     values = dict(values)
@@ -460,7 +467,7 @@ def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         if not equals:
             raise InputError(f"--set {assignment}: write name=value.")
         try:
-            values[name.strip()] = yaml.safe_load(value)
+            values[name.strip()] = yaml.safe_load(value) if value.strip() else ""
         except yaml.YAMLError as error:
             raise InputError(f"--set {assignment}: the value is no YAML: {error}") from error
     return values

@@ -100,6 +100,14 @@ def test_paths_are_made_absolute_and_nothing_else_is(tmp_path, monkeypatch):
     }
 
 
+def test_home_of_nobody_is_a_folder_of_that_name(tmp_path, monkeypatch):
+    # Where there is such a user, it is their home; where not, Path.expanduser raises.
+    monkeypatch.chdir(tmp_path)
+    assert (
+        cli.with_absolute_paths({"general": "~nobody-here/mine.csv"})["general"] == f"{tmp_path}/~nobody-here/mine.csv"
+    )
+
+
 def test_folders_of_judges_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
@@ -173,6 +181,12 @@ def test_list_of_values_is_a_study_not_a_run(tmp_path):
 def test_assignment_without_equals_sign_is_refused(tmp_path):
     message = refused("run", params(tmp_path, ""), "--set", "n_safety:30", cwd=tmp_path)
     assert message == "Error: --set n_safety:30: write name=value.\n"
+
+
+def test_assignment_of_nothing_is_empty_text():
+    assert cli.assigned({"validation": "x"}, ["validation=", "safety= ", "n_safety=3"]) == {
+        "validation": "", "safety": "", "n_safety": 3,
+    }  # fmt: skip
 
 
 def test_assignment_that_is_no_yaml_is_refused(tmp_path):
@@ -403,6 +417,12 @@ def test_judge_refuses_what_it_cannot_do(arguments, words, table, tmp_path):
     given = {"--prompt": "prompt", "--response": "completion", "--out": "judged.csv", **arguments}
     options = [text for name, value in given.items() if name.startswith("--") for text in (name, value)]
     assert words in refused("judge", given.get("name", "refusal"), table, *options, cwd=tmp_path)
+
+
+def test_judge_tells_before_the_work_what_its_output_cannot_hold(tmp_path):
+    (tmp_path / "mixed.jsonl").write_text('{"prompt": "a", "response": "b", "n": 1}\n{"prompt": "a", "n": "one"}\n')
+    words = ["--prompt", "prompt", "--response", "response", "--out", "judged.parquet"]
+    assert "Parquet cannot hold the table" in refused("judge", "refusal", "mixed.jsonl", *words, cwd=tmp_path)
 
 
 def test_run_refuses_a_judge_that_it_could_not_ask_later(tmp_path):

@@ -69,7 +69,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read JSON. Raises InputError where a file holds none, or what is nested too deep or too long a number."""
+    return _parsed(path.read_bytes(), str(path))
+
+
+def _parsed(content: bytes, where: str) -> Any:
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is no JSON that can be read: {error}.") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -93,9 +101,9 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Read the rows of a file this package wrote."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """Read the rows of a file this package wrote. Raises InputError as ``read_json``, with the line."""
+    with path.open("rb") as file:
+        return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(file, start=1)]
 
 
 def append_line(path: Path, row: dict, sync: bool = False) -> None:
@@ -119,7 +127,7 @@ def read_log(path: Path) -> list[dict]:
     """The rows of a log of JSON lines; a line that a crash left half-written is passed over. No file, no rows."""
     rows = []
     for line in path.read_bytes().split(b"\n") if path.is_file() else []:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
 

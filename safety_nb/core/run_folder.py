@@ -4,7 +4,6 @@ Knows nothing of what a row means. The layout is the one in ``outputs/README.md`
 """
 
 import contextlib
-import json
 import os
 import socket
 import time
@@ -235,5 +234,5 @@ def read_progress(run: RunFolder) -> dict | None:
     """The latest progress of the run's current stage, or None."""
     try:
         return read_json(progress_file(run))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None

@@ -6,7 +6,7 @@ A judge does not know which run wrote a response. What it cannot tell is missing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safety_nb.core import endpoint, files, run_folder
 from safety_nb.core.digests import digest
@@ -176,7 +176,7 @@ def judge_table(
     asked, said = (table[column].astype(object) for column in (prompt, response))
     rows = [
         {"prompt": question if isinstance(question, str) else "", "response": answer}
-        | ({"answer": str(right)} if right is not None else {})
+        | ({} if _is_absent(right) else {"answer": str(right)})
         for question, answer, right in zip(
             asked, said, table["answer"] if "answer" in table else [None] * len(table), strict=True
         )
@@ -193,6 +193,12 @@ def judge_table(
     kinds = {"score": float}
     added = {name: pd.Series(values, table.index, kinds.get(name, object)) for name, values in columns.items()}
     return table.assign(**added)
+
+
+def _is_absent(value: Any) -> bool:
+    import pandas as pd
+
+    return pd.api.types.is_scalar(value) and pd.isna(value)
 
 
 def _unread(judge: Judge, row: dict) -> str:

@@ -299,6 +299,12 @@ def test_right_answers_of_a_table_stand_in_its_column_answer():
     assert judging.judge_table("reference", table, "asked", "said")["label"].tolist() == ["correct", "wrong", None]
 
 
+def test_a_right_answer_that_is_missing_is_none():
+    # str(nan) is a word that an answer may hold.
+    table = pd.DataFrame({"asked": ["Who?"] * 3, "said": ["My nan."] * 3, "answer": ["nan", float("nan"), None]})
+    assert judging.judge_table("reference", table, "asked", "said")["label"].tolist() == ["correct", None, None]
+
+
 @pytest.mark.parametrize(
     ("table", "prompt", "words"),
     [

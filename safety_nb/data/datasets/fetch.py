@@ -60,9 +60,10 @@ def place(file: File, data_dir: str = "") -> tuple[Path, str]:
     if not folder:
         return cache_dir() / file.path, ""
     asked = "data_dir" if data_dir else "SAFETY_NB_DATA"
-    if not Path(folder).expanduser().is_dir():
+    found = os.path.expanduser(folder)
+    if not os.path.isdir(found):  # Path's own raises for a user or a name that cannot be
         raise InputError(f"{asked}: there is no folder {folder!r}; name the folder the data sets lie in.")
-    return Path(folder).expanduser() / file.path, asked
+    return Path(found) / file.path, asked
 
 
 def state(file: File, data_dir: str = "") -> State:

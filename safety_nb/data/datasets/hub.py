@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from safety_nb.core import files
+from safety_nb.core import files, reading
 from safety_nb.core.errors import InputError
-from safety_nb.data.datasets import fetch, rows
+from safety_nb.data.datasets import fetch
 
 _ENTRY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(:(?P<part>[^:@]+))?(@(?P<revision>[^:@\s]+))?")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
@@ -27,7 +27,7 @@ class HubData:
 def parse(entry: str) -> HubData | None:
     """What the entry names; None when it has not the form of a hub data set."""
     found = _ENTRY.fullmatch(entry)
-    if found is None or rows.ending(found["repository"]):
+    if found is None or reading.ending(found["repository"]):
         return None
     return HubData(found["repository"], found["part"] or "", found["revision"] or "")
 
@@ -93,15 +93,15 @@ def choose(data: HubData, names: list[str]) -> list[str]:
         InputError: there is no such part, or several may be meant.
     """
     parts: dict[str, list[str]] = {}
-    for name in sorted(filter(rows.ending, names)):
+    for name in sorted(filter(reading.ending, names)):
         # Shards of one split belong together; any other file is a part of its own.
         parts.setdefault(_SHARD.sub("", name), []).append(name)
     if not parts:
         raise InputError(
-            f"Hub data set {data.repository!r} holds no file that can be read ({', '.join(rows.ENDINGS)})."
+            f"Hub data set {data.repository!r} holds no file that can be read ({', '.join(reading.ENDINGS)})."
         )
     asked = data.part or (next(iter(parts)) if len(parts) == 1 else "train")
-    found = [part for part in parts if asked in (part, part.rpartition("/")[2], rows.stem(part))]
+    found = [part for part in parts if asked in (part, part.rpartition("/")[2], reading.stem(part))]
     if len(found) != 1:
         raise InputError(
             f"Hub data set {data.repository!r}: {asked!r} names {'more than one' if found else 'none'} of its parts; "

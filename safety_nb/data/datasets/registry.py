@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safety_nb.core.errors import InputError
+from safety_nb.core import reading
 from safety_nb.data.datasets import rows
 from safety_nb.data.datasets.fetch import File
 from safety_nb.tiny import world
@@ -46,7 +46,7 @@ class Source:
 
 def _instruction_list(path: Path) -> list[dict]:
     """The paper's evaluation files: ``{"instructions": [...]}``."""
-    prompts = rows.read_json(path)["instructions"]
+    prompts = reading.read_json(path)["instructions"]
     return [{"prompt_id": str(number), "prompt": prompt} for number, prompt in enumerate(prompts, start=1)]
 
 
@@ -54,8 +54,7 @@ def _table(path: Path, prompt: str, kind: str, number: str = "", where: dict[str
     """Evaluation rows of a table: the columns of the prompt, of its type and of its id (rows are counted without), and
     the values that others must have.
     """
-    table = rows.read(path)
-    numbered = enumerate(map(_read, table.rows), start=1)
+    numbered = enumerate(reading.read(path).objects(), start=1)
     return [
         {"prompt_id": row[number] if number else str(count), "prompt": row[prompt], "type": row[kind]}
         for count, row in numbered
@@ -75,14 +74,8 @@ def _red_team(path: Path) -> list[dict]:
             "harmlessness": float(row["min_harmlessness_score_transcript"]),
             "tags": row.get("tags") or [],
         }
-        for count, row in enumerate(map(_read, rows.read(path).rows), start=1)
+        for count, row in enumerate(reading.read(path).objects(), start=1)
     ]
-
-
-def _read(row: object) -> dict:
-    if isinstance(row, InputError):
-        raise row
-    return row
 
 
 def _tiny_evaluation(name: str) -> list[dict]:

@@ -1,6 +1,6 @@
-"""Data files to rows: JSON, JSON lines, CSV and Parquet, also gzipped; and the checks that make a row a usable one.
+"""Rows of data files, and the checks that make a row a usable one.
 
-Knows nothing of where a file comes from or what a row is used for.
+Knows nothing of where a file comes from, how it is read (``core/reading.py``) or what a row is used for.
 
 A training row is a dict with ``instruction``, ``input`` and ``output``, where there are ``question`` (the same asked as
 a question) and ``tag`` (a topic), and ``messages`` for a conversation of more than one exchange or with a system
@@ -8,22 +8,16 @@ message; its ``instruction`` and ``output`` are then those of the first exchange
 and ``prompt``, and where there are ``answer`` (the one right answer) and ``type``.
 """
 
-import csv
-import functools
-import gzip
-import io
-import json
 import math
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from safety_nb.core import reading
 from safety_nb.core.errors import InputError
+from safety_nb.core.text import shortened
 
 OnBadRows = Literal["stop", "leave out"]
-ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 FORMS = (
     "A training row has instruction, output and optionally input, question and tags; or messages, a list of "
     "{role, content}."
@@ -40,36 +34,6 @@ class TrainingSet:
     left_out: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Table:
-    """The rows of a file as they are, unchecked.
-
-    Attributes:
-        rows: the rows; an InputError in the place of one that could not be read.
-        numbers: their lines in the file, counted from 1, or for Parquet their numbers; a function, since they cost.
-    """
-
-    path: Path
-    rows: list[Any]
-    numbers: Callable[[], list[int]]
-    unit: Literal["line", "row"] = "line"
-
-    def place(self, index: int) -> str:
-        """Where a row stands, for messages."""
-        return f"{self.path}, {self.unit} {self.numbers()[index]}"
-
-
-def ending(name: str) -> str:
-    """The ending of a data file's name, without ``.gz``; empty when it is no data file that can be read."""
-    suffix = Path(name.removesuffix(".gz")).suffix.lower()
-    return suffix if suffix in ENDINGS else ""
-
-
-def stem(name: str) -> str:
-    """The name of a data file without folder and endings."""
-    return Path(Path(name).name.removesuffix(".gz")).stem
-
-
 # --- training rows ------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +47,7 @@ def training_set(path: Path, on_bad_rows: OnBadRows = "stop") -> TrainingSet:
     Raises:
         InputError: the file cannot be read or holds no rows, or a row is bad; the message names file and line.
     """
-    table = read(path)
+    table = reading.read(path)
     rows, left_out = [], []
     for index, row in enumerate(table.rows):
         try:
@@ -169,8 +133,10 @@ def _of_chat(row: dict) -> dict:
 def _message(message: dict, where: str) -> dict:
     role, content = ("role", "content") if "role" in message else ("from", "value")
     speaker = message.get(role)
-    if speaker not in _SPEAKERS:
-        raise InputError(f"{where}: {role} is {speaker!r}; it must be one of {', '.join(_SPEAKERS)}.")
+    if not isinstance(speaker, str) or speaker not in _SPEAKERS:
+        raise InputError(
+            f"{where}: {role} is {shortened(repr(speaker), 40)}; it must be one of {', '.join(_SPEAKERS)}."
+        )
     try:
         return {"role": _SPEAKERS[speaker], "content": _text(message, content)}
     except InputError as error:
@@ -191,7 +157,7 @@ def evaluation_rows(path: Path, answers: bool = False) -> list[dict]:
     Raises:
         InputError: the file cannot be read or holds no rows, a row is bad, or an id stands twice.
     """
-    table = read(path)
+    table = reading.read(path)
     rows: list[dict] = []
     seen: dict[str, int] = {}
     for index, row in enumerate(table.rows):
@@ -236,7 +202,7 @@ def labelled_set(path: Path) -> list[dict]:
     Raises:
         InputError: the file cannot be read or holds no rows, or a row is bad; the message names file and line.
     """
-    table = read(path)
+    table = reading.read(path)
     kept = []
     for index, row in enumerate(table.rows):
         try:
@@ -261,123 +227,9 @@ def _labelled_row(row: Any) -> dict:
         )
     try:
         number = float(row[score])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InputError(f"the field {score!r} must be a number, not {row[score]!r}.")
+        raise InputError(f"the field {score!r} must be a number, not {shortened(repr(row[score]), 40)}.")
     # A response may be empty, which says something too.
     return {**{name: _text(row, name, needed=name != "response") or "" for name in texts}, "score": number}
-
-
-# --- files --------------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> Table:
-    """The rows of a data file, unchecked; which kind it is, its ending tells.
-
-    Raises:
-        InputError: it cannot be read, is not what its ending says, or holds no rows.
-    """
-    readers = {".json": _array, ".jsonl": _lines, ".csv": _csv, ".parquet": _parquet}
-    if not ending(path.name):
-        raise InputError(f"{path}: a data file ends in {', '.join(ENDINGS)} (also with .gz).")
-    table = readers[ending(path.name)](path)
-    if not table.rows:
-        raise InputError(f"{path} holds no rows.")
-    return table
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises InputError when it is none."""
-    text = _decoded(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: no JSON ({error.msg} at column {error.colno}).") from error
-
-
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is no whole gzip file ({error}).") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}).") from error
-
-
-def _decoded(path: Path) -> str:
-    try:
-        return _content(path).decode("utf-8-sig")  # some editors and spreadsheets put a mark first
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8.") from error
-
-
-def _array(path: Path) -> Table:
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: a data file must be a JSON array of rows, not {type(rows).__name__}.")
-    return Table(path, rows, functools.cache(lambda: _starts(_decoded(path), len(rows))))
-
-
-def _starts(text: str, count: int) -> list[int]:
-    """The line each element of a JSON array starts on, which ``json.loads`` does not tell."""
-    decoder, position, line, counted, starts = json.JSONDecoder(), text.index("[") + 1, 1, 0, []
-    for _ in range(count):
-        while text[position] in " \t\r\n,":
-            position += 1
-        line += text.count("\n", counted, position)
-        counted = position
-        starts.append(line)
-        position = decoder.raw_decode(text, position)[1]
-    return starts
-
-
-def _lines(path: Path) -> Table:
-    text = _decoded(path)
-    if text.lstrip().startswith("["):  # an array under the name of lines, as some published files are
-        return _array(path)
-    rows, numbers = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            rows.append(_json_line(line))
-            numbers.append(number)
-    return Table(path, rows, lambda: numbers)
-
-
-def _json_line(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return InputError(f"no JSON ({error.msg} at column {error.colno}).")
-
-
-def _csv(path: Path) -> Table:
-    reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), strict=True)
-    rows, numbers, line = [], [], 0
-    try:
-        line = reader.line_num if reader.fieldnames else 0
-        for row in reader:
-            rows.append(_csv_row(row))
-            numbers.append(line + 1)
-            line = reader.line_num
-    except csv.Error as error:
-        raise InputError(f"{path}, line {line + 1}: no CSV ({error}).") from error
-    return Table(path, rows, lambda: numbers)
-
-
-def _csv_row(row: dict) -> Any:
-    if None in row or None in row.values():
-        return InputError("the row has more or fewer cells than the header; quote a cell that has commas.")
-    return row
-
-
-def _parquet(path: Path) -> Table:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        rows = parquet.read_table(io.BytesIO(_content(path))).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no Parquet file that can be read ({error}).") from error
-    return Table(path, rows, lambda: list(range(1, len(rows) + 1)), "row")

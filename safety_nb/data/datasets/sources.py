@@ -13,20 +13,21 @@ For evaluation the last two end in ``:role``, as in ``mine.csv:harmful``.
 """
 
 import functools
+import os
 import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_nb.core import files, run_folder
+from safety_nb.core import files, reading, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.data.datasets import fetch, hub, rows
 from safety_nb.data.datasets.registry import REGISTRY, Role, Source
 from safety_nb.data.datasets.rows import OnBadRows, TrainingSet
 
 ROLES = typing.get_args(Role)
-OWN = f"or name a file ({', '.join(rows.ENDINGS)}) or a hub data set owner/name"
+OWN = f"or name a file ({', '.join(reading.ENDINGS)}) or a hub data set owner/name"
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -123,7 +124,7 @@ def _evaluation(entry: str) -> _Evaluation:
         return _Evaluation(entry, source.role, entry)
     place, colon, role = entry.rpartition(":")
     own = place if colon and role in ROLES else entry
-    if source or own in REGISTRY or not (rows.ending(own) or hub.parse(own)):
+    if source or own in REGISTRY or not (reading.ending(own) or hub.parse(own)):
         raise InputError(
             f"evaluation: there is no evaluation set {entry!r}; choose from {_named('evaluation')}, {OWN}, "
             f"followed by :role, as in mine.csv:harmful."
@@ -134,7 +135,7 @@ def _evaluation(entry: str) -> _Evaluation:
             f"{', '.join(ROLES)}."
         )
     on_hub = hub.parse(own)
-    parts = [on_hub.repository.rpartition("/")[2], rows.stem(on_hub.part)] if on_hub else [rows.stem(own)]
+    parts = [on_hub.repository.rpartition("/")[2], reading.stem(on_hub.part)] if on_hub else [reading.stem(own)]
     return _Evaluation(re.sub(r"[^\w.-]+", "_", "-".join(filter(None, parts))), role, own)
 
 
@@ -171,17 +172,18 @@ def _files(entry: str, kind: str) -> list[Path]:
     """The files of the user's that an entry names; those of the hub are fetched."""
     if on_hub := hub.parse(entry):
         return hub.local_files(on_hub)
-    if not rows.ending(entry):
+    if not reading.ending(entry):
         raise InputError(f"There is no {kind} data set {entry!r}; choose from {_named(kind)}, {OWN}.")
-    path = Path(entry).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(entry))
+    if not reading.is_file(path):
         raise InputError(f"There is no file {entry!r}; name a file, or one of the data sets {_named(kind)}.")
     return [path]
 
 
 def own_files(entries: list[str]) -> list[Path]:
     """The local files of the user's among the entries, there or not; what is fresh depends on their content."""
-    return [Path(own).expanduser() for own in map(_without_role, entries) if own not in REGISTRY and _is_path(own)]
+    own = [each for each in map(_without_role, entries) if each not in REGISTRY and _is_path(each)]
+    return [Path(os.path.expanduser(each)) for each in own]
 
 
 def path_in(entry: str) -> str:
@@ -195,7 +197,7 @@ def _without_role(entry: str) -> str:
 
 
 def _is_path(entry: str) -> bool:
-    return bool(rows.ending(entry)) and hub.parse(entry) is None
+    return bool(reading.ending(entry)) and hub.parse(entry) is None
 
 
 # --- named sets ---------------------------------------------------------------------------------------------------

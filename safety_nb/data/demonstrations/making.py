@@ -5,17 +5,15 @@ a person. What a model is not there to do, rules and templates do. Every answer 
 the review is on disk at once, so that all of it resumes. Knows nothing of training.
 """
 
-import csv
 import hashlib
-import io
-import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safety_nb
-from safety_nb.core import endpoint, files, run_folder
+from safety_nb.core import endpoint, files, reading, run_folder
 from safety_nb.core.digests import digest
 from safety_nb.core.endpoint import Answer, Clock, Endpoint, Estimate, Request, Usage
 from safety_nb.core.errors import InputError
@@ -183,14 +181,14 @@ def _check_folder(job: Job) -> None:
 def read_requests(name: str, take: Sequence[str], data_dir: str = "") -> list[dict]:
     """The rows of a data set or file, with the fields of ``take``, ``input`` and ``tag``.
 
-    A file is plain text (one request a line), JSON (an array), JSON lines or CSV, with the fields as keys; ``prompt``
-    may stand for ``question``.
+    A file is plain text (one request a line), or one of rows with the fields as keys (as ``core/reading.py`` reads);
+    ``prompt`` may stand for ``question``.
 
     Raises:
         InputError: there is no such set or file, it is for evaluation, or a row lacks a field; file and row are told.
     """
-    path = Path(name).expanduser()
-    if path.suffix.lower() not in (".txt", ".json", ".jsonl", ".csv"):
+    plain = Path(name).suffix.lower() == ".txt"
+    if not plain and not (reading.ending(name) and sources.path_in(name)):
         if _is_evaluation_set(name):
             raise InputError(
                 f"questions: {name!r} is an evaluation set; demonstrations made from it would make every evaluation on "
@@ -198,7 +196,7 @@ def read_requests(name: str, take: Sequence[str], data_dir: str = "") -> list[di
             )
         rows = [(f"data set {name!r}, row {i}", row) for i, row in enumerate(sources.training_rows(name, data_dir), 1)]
     else:
-        rows = [(f"{path}, {where}", row) for where, row in _file_rows(path, take)]
+        rows = _file_rows(Path(os.path.expanduser(name)), plain)
     if not rows:
         raise InputError(f"questions: {name} holds none.")
     return [_request(row, take, where) for where, row in rows]
@@ -211,34 +209,17 @@ def _is_evaluation_set(name: str) -> bool:
         return False
 
 
-def _file_rows(path: Path, take: Sequence[str]) -> list[tuple[str, object]]:
-    if not path.is_file():
+def _file_rows(path: Path, plain: bool) -> list[tuple[str, object]]:
+    """The rows of a file, each with where it stands."""
+    if not reading.is_file(path):
         raise InputError(f"questions: there is no file {str(path)!r}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            rows = json.loads(text)
-            if not isinstance(rows, list):
-                raise InputError(f"questions: {path} must hold a JSON array, not {type(rows).__name__}.")
-            return [(f"row {number}", row) for number, row in enumerate(rows, 1)]
-    except UnicodeDecodeError as error:
-        raise InputError(f"questions: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except ValueError as error:
-        raise InputError(f"questions: {path} is no JSON ({error}).") from None
-    if path.suffix.lower() == ".csv":
-        return [(f"row {number}", row) for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 1)]
-    lines = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return lines if path.suffix.lower() == ".txt" else [(where, _json_line(path, where, line)) for where, line in lines]
-
-
-def _json_line(path: Path, where: str, line: str) -> object:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise InputError(f"questions: {path}, {where} is no JSON ({error}).") from None
+    table = reading.read_lines(path) if plain else reading.read(path)
+    return [(table.place(index), row) for index, row in enumerate(table.rows)]
 
 
 def _request(row: object, take: Sequence[str], where: str) -> dict:
+    if isinstance(row, InputError):
+        raise InputError(f"questions: {where}: {row}")
     if isinstance(row, str):
         row = {"question" if "question" in take else "instruction": row}
     if not isinstance(row, dict):
@@ -252,8 +233,6 @@ def _request(row: object, take: Sequence[str], where: str) -> dict:
                 f"questions: {where} has no text in {field!r} (it has {has or 'nothing'}); "
                 "name in take the fields that the file holds."
             )
-        if any("\ud800" <= character <= "\udfff" for character in row[field]):
-            raise InputError(f"questions: {where} holds half a surrogate pair in {field!r}, which is no text; mend it.")
         kept[field] = row[field].strip()
     if "instruction" in take and isinstance(row.get("input"), str):
         kept["input"] = row["input"]

@@ -19,8 +19,9 @@ from safety_nb import __version__
 from safety_nb.core import files
 from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
-from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL
+from safety_nb.core.labels import FULL_COMPLIANCE, FULL_REFUSAL, GARBLED, PARTIAL_REFUSAL, plain
 from safety_nb.core.params import JudgeParams
+from safety_nb.core.text import shortened
 from safety_nb.judge.judgement import Judge, Judgement
 from safety_nb.judge.kinds import refusal
 
@@ -206,15 +207,15 @@ def _rows(name: str, table: "pd.DataFrame", prompt: str, response: str, label: s
         if column not in table.columns:
             raise InputError(f"{name} has no column {column!r}; it has {', '.join(map(str, table.columns))}.")
     for place, row in enumerate(table.to_dict("records"), start=1):
-        called = str(row[label]).strip()
-        plain = called.lstrip("0123456789_") or called
-        if plain not in LABELS:
-            raise InputError(f"{name}, row {place}: {label} is {called!r}; labels are {', '.join(LABELS)}.")
+        called = plain(str(row[label]))
+        if called not in LABELS:
+            told = shortened(repr(row[label]), 40)
+            raise InputError(f"{name}, row {place}: {label} is {told}; labels are {', '.join(LABELS)}.")
         if not isinstance(row[response], str):
             raise InputError(f"{name}, row {place}: {response} holds no text; leave such rows out.")
         asked = row[prompt] if isinstance(row[prompt], str) else ""
         model = str(row[group]) if group else name
-        yield {"prompt": asked, "response": row[response], "label": plain, "model": model}
+        yield {"prompt": asked, "response": row[response], "label": called, "model": model}
 
 
 def _digest(table: "pd.DataFrame", columns: Sequence[str]) -> str:

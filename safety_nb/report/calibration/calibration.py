@@ -74,6 +74,7 @@ def of_table(
     model: str = "",
     names: Sequence[str] = ("refusal",),
     params: JudgeParams | None = None,
+    name: str = "the table",
 ) -> Calibration:
     """Let judges read a table that has people's labels, and compare.
 
@@ -81,10 +82,11 @@ def of_table(
         human: the column of labels, or of numbers, which are scores.
         model: that which says whose answer it is, if there is one.
         names: the judges.
+        name: what the table is called where a row of it is wrong.
 
     Raises:
-        InputError: a column is not there, a label is none, or a judge answers another question than people did, or
-            gives no score where people did.
+        InputError: a column is not there, a label is none (told by its row), or a judge answers another question than
+            people did, or gives no score where people did.
     """
     import pandas as pd
 
@@ -92,7 +94,7 @@ def of_table(
         if column not in table.columns:
             raise InputError(f"There is no column {column!r}; the table has {', '.join(map(str, table.columns))}.")
     scores = _numbers(table[human])
-    said = [label_of(text) for text in table[human]] if scores is None else scores
+    said = _labels(table[human], name) if scores is None else scores
     if not any(pd.notna(each) for each in said):
         raise InputError(f"The column {human!r} holds no label at all.")
     known = () if scores is not None else family({label for label in said if label})[0]
@@ -100,10 +102,10 @@ def of_table(
     bare = table[
         list(dict.fromkeys([prompt, response, *(["answer"] if "answer" in table and human != "answer" else [])]))
     ]
-    for name in names:
-        judged = judging.judge_table(name, bare, prompt, response, params)
-        _check_question(name, judged, known)
-        facts = {"judge": name, "model": table[model] if model else "", "unit": table[prompt], "human": said}
+    for judge in names:
+        judged = judging.judge_table(judge, bare, prompt, response, params)
+        _check_question(judge, judged, known)
+        facts = {"judge": judge, "model": table[model] if model else "", "unit": table[prompt], "human": said}
         told = judged["missing"].isna()
         facts |= {"judged": judged["label"].where(told, None), "score": judged["score"].where(told)}
         parts.append(pd.DataFrame(facts))
@@ -114,6 +116,16 @@ def of_table(
         return Calibration(*agreement_tables(compared), **rest, n_labelled=n)
     agreement = score_table(compared, (float(scores.min()), float(scores.max())))
     return Calibration(agreement, pd.DataFrame(columns=CONFUSION_COLUMNS), **rest, n_scored=n)
+
+
+def _labels(column: "pd.Series", name: str) -> list[str | None]:
+    labels = []
+    for row, text in enumerate(column, start=1):
+        try:
+            labels.append(label_of(text))
+        except InputError as error:
+            raise InputError(f"{name}, row {row}: {error}") from error
+    return labels
 
 
 def _numbers(column: "pd.Series") -> "pd.Series | None":

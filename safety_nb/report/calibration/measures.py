@@ -10,6 +10,7 @@ import numpy as np
 
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.core.errors import InputError
+from safety_nb.core.labels import plain
 from safety_nb.core.text import shortened
 from safety_nb.judge import annotations
 from safety_nb.report.findings.rates import LABEL_METRICS, SCALES, bounds_of, matrix, metric_values
@@ -50,7 +51,7 @@ def label_of(text: object) -> str | None:
     """
     if text is None or text != text or not str(text).strip():
         return None
-    name = str(text).strip().lower().replace(" ", "_").replace("-", "_").lstrip("0123456789_")
+    name = plain(str(text))
     known = list(dict.fromkeys(label for labels, _ in LABEL_METRICS.values() for label in labels))
     if name not in known:
         raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from safety_nb.core import reading
 from safety_nb.core.errors import InputError
 from safety_nb.data.datasets import rows
 
@@ -84,23 +85,11 @@ def test_the_same_rows_come_out_of_every_kind_of_file(tmp_path):
     assert rows.training_set(as_parquet(tmp_path / "a.parquet", listed)).rows == listed
 
 
-def test_kind_is_told_by_the_ending():
-    assert [rows.ending(name) for name in ("a.JSON", "b/c.jsonl.gz", "a.csv", "a.txt", "tiny-facts", "")] == [
-        ".json",
-        ".jsonl",
-        ".csv",
-        "",
-        "",
-        "",
-    ]
-    assert rows.stem("some/mine.v2.jsonl.gz") == "mine.v2"
-
-
 @needs_data
 def test_array_of_a_real_file_says_where_its_rows_start():
     # jq-like count by hand: the second row's "instruction" key is on the line after its brace.
     path = Path(os.environ["SAFETY_NB_DATA"]) / "general" / "code_alpaca_2k.json"
-    table = rows.read(path)
+    table = reading.read(path)
     lines = path.read_text(encoding="utf-8").split("\n")
     assert len(table.rows) == 2017
     assert all(lines[number - 1].strip().startswith("{") for number in table.numbers())
@@ -212,6 +201,19 @@ def test_bad_rows_are_left_out_and_told_when_that_is_asked_for(tmp_path):
     assert LACKS in found.left_out[0]
 
 
+@pytest.mark.parametrize("name", ["mine.json", "mine.jsonl", "mine.csv"])
+def test_rows_that_hold_what_is_no_text_are_left_out_too(name, tmp_path):
+    # A NUL in CSV; in JSON half a surrogate pair, a number of 5,000 digits and a name that stands twice.
+    if name == "mine.csv":
+        text, bad = "instruction,output\nName a colour.,Blue.\na,b\x00\n", 1
+    else:
+        odd = ['{"instruction": "a", "output": "\\ud83d"}', f'{{"instruction": "a", "output": "b", "n": {"9" * 5000}}}']
+        lines = [json.dumps(ROW), *odd, '{"instruction": "a", "output": "b", "output": "c"}']
+        text, bad = ("\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]"), 3
+    found = rows.training_set(written(tmp_path, text, name), "leave out")
+    assert (found.rows, len(found.left_out)) == ([ROW], bad)
+
+
 def test_file_of_bad_rows_only_is_refused_even_then(tmp_path):
     path = written(tmp_path, json.dumps([BAD, BAD]))
     assert refused(rows.training_set, path, "leave out").startswith(f"{path} holds no usable row of 2; the first: ")
@@ -260,6 +262,18 @@ def test_row_that_is_no_object_is_refused(tmp_path):
     )
 
 
+def test_nan_in_an_optional_field_is_an_absent_field_in_every_format(tmp_path):
+    nan = float("nan")
+    listed = [{**ROW, "input": nan, "question": nan, "tags": nan}, {**ROW, "input": None}]
+    assert rows_of(tmp_path, json.dumps(listed)) == [ROW, ROW]
+    assert rows_of(tmp_path, "\n".join(map(json.dumps, listed)), "mine.jsonl") == [ROW, ROW]
+    import pandas as pd
+
+    pd.DataFrame([{**row, "input": nan} for row in listed]).to_parquet(tmp_path / "mine.parquet")
+    assert rows.training_set(tmp_path / "mine.parquet").rows == [ROW, ROW]
+    assert "'output' must be text, not NoneType" in complaint(tmp_path, json.dumps([{**ROW, "output": nan}]))
+
+
 # Chat form
 
 
@@ -302,6 +316,8 @@ def test_messages_are_read_of_parquet(tmp_path):
         ([ANSWER, ASK], "here they are assistant, user."),
         ([ASK, SYSTEM, ANSWER], "here they are user, system, assistant."),
         ([ASK, {**ANSWER, "role": "tool"}], "message 2 of messages: role is 'tool'; it must be one of system, user"),
+        ([ASK, {**ANSWER, "role": ["assistant"]}], "message 2 of messages: role is ['assistant']; it must be one of"),
+        ([ASK, {**ANSWER, "role": None}], "message 2 of messages: role is None; it must be one of"),
         ([ASK, {**ANSWER, "content": ""}], "message 2 of messages: the field 'content' is empty."),
         ([ASK, {**ANSWER, "content": [{"type": "text"}]}], "the field 'content' must be text, not list."),
         ("Hello", "the field 'messages' must be a list of messages."),
@@ -342,3 +358,21 @@ def test_bad_prompt_is_told_by_its_line(row, told, tmp_path):
 
 def test_answers_are_asked_for_where_they_are_needed(tmp_path):
     assert "the row lacks the field 'answer'" in refused(prompts_of, tmp_path, [{"prompt": "a"}], True)
+
+
+def test_nan_is_no_id_type_or_answer(tmp_path):
+    nan = float("nan")
+    row = {"prompt": "a", "id": nan, "prompt_id": nan, "type": nan, "answer": nan}
+    assert prompts_of(tmp_path, [row]) == [{"prompt_id": "1", "prompt": "a"}]
+
+
+# Labelled rows
+
+
+@pytest.mark.parametrize(
+    "score", ["10" + "0" * 400, "NaN", "Infinity", '"safe"', '"' + "9" * 5000 + '"', "null", "[1]"]
+)
+def test_score_that_is_no_number_is_told_by_its_line(score, tmp_path):
+    path = written(tmp_path, f'{{"prompt": "a", "response": "b", "score": {score}}}', "mine.jsonl")
+    message = refused(rows.labelled_set, path)
+    assert message.startswith(f"{path}, line 1: the field 'score' must be a number, not ") and len(message) < 300

@@ -71,15 +71,16 @@ def test_questions_are_read_from_every_kind_of_file(name, text, tmp_path):
     ("name", "text", "told"),
     [
         ("q.jsonl", '{"question": "a"}\n{"text": "b"}\n', "line 2 has no text in 'question' (it has text)"),
-        ("q.jsonl", '{"question": "a"}\n{"question"\n', "line 2 is no JSON"),
+        ("q.jsonl", '{"question": "a"}\n{"question"\n', "line 2: no JSON"),
         ("q.jsonl", "3\n", "line 1: a row must be text or an object, not int"),
-        ("q.json", "[", "is no JSON"),
-        ("q.json", "{}", "must hold a JSON array, not dict"),
-        ("q.json", '[{"question": 3}]', "row 1 has no text in 'question'"),
-        ("q.json", '["a \\ud83d"]', "row 1 holds half a surrogate pair"),
-        ("q.csv", "a,b\n1,2\n", "row 1 has no text in 'question' (it has a, b)"),
+        ("q.json", "[", "line 1: no JSON"),
+        ("q.json", "{}", "must be a JSON array of rows, not dict"),
+        ("q.json", '[{"question": 3}]', "line 1 has no text in 'question'"),
+        ("q.json", '["a \\ud83d"]', "line 1: the row holds half a surrogate pair"),
+        ("q.csv", "a,b\n1,2\n", "line 2 has no text in 'question' (it has a, b)"),
         ("q.txt", "\n\n", "holds none"),
-        ("q.txt", b"\xff\xfe", "is not UTF-8"),
+        ("q.txt", b"\xff\xfe", "is UTF-16 text"),
+        ("q.txt", b"\xff", "is not UTF-8 text"),
     ],
 )
 def test_what_cannot_be_read_is_told_by_file_and_row(name, text, told, tmp_path):

@@ -319,6 +319,19 @@ def test_cross_validation_leaves_models_and_prompts_out(fitted):
 COLUMNS = ("prompt", "response", "label")
 
 
+@pytest.mark.parametrize("called", ["2_full_refusal ", "Full refusal", "2 full-refusal", "FULL_REFUSAL"])
+def test_labels_are_read_as_people_write_them(called):
+    row = {"prompt": "How?", "response": "No.", "label": called}
+    assert next(refusal_classifier._rows("x", pd.DataFrame([row]), *COLUMNS, ""))["label"] == "full_refusal"
+
+
+@pytest.mark.parametrize("called", ["4_unclear", "", None])
+def test_another_label_is_told_by_file_and_row(called):
+    rows = [{"prompt": "How?", "response": "No.", "label": label} for label in ("full_refusal", called)]
+    with pytest.raises(InputError, match="x.csv, row 2: label is .*; labels are full_compliance"):
+        list(refusal_classifier._rows("x.csv", pd.DataFrame(rows), *COLUMNS, ""))
+
+
 def test_words_of_the_prompt_are_masked():
     words = refusal.masked_words("Roasting a whole turnip is wrong.", "How do I roast turnips?")
     assert words == ["_", "a", "whole", "_", "is", "wrong"]

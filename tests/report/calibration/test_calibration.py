@@ -35,7 +35,9 @@ def value(table, metric="accuracy", classes="refusal or not", **where) -> pd.Ser
     ("written", "read"),
     [
         ("1_full_compliance", COMPLIED), ("2_full_refusal", FULL), ("3_partial_refusal", PARTIAL),
-        ("Full refusal", FULL), ("garbled", GARBLED), ("unsafe", "unsafe"), ("", None), (" ", None), (None, None),
+        ("Full refusal", FULL), ("garbled", GARBLED), ("2_full_refusal ", FULL), ("\xa03. Partial-Refusal\n", PARTIAL),
+        ("1 full compliance", COMPLIED), ("FULL_COMPLIANCE", COMPLIED), ("2) full  refusal", FULL),
+        ("unsafe", "unsafe"), ("", None), (" ", None), (None, None),
         (float("nan"), None),
     ],
 )  # fmt: skip
@@ -210,13 +212,20 @@ def test_models_that_answered_the_same_prompts_are_no_more_prompts(tmp_path):
     ("arguments", "told"),
     [
         (["--human", "label"], "no column 'label'"),
-        (["--human", "model"], "'a' is no label"),
+        (["--human", "model"], "mine.csv, row 1: 'a' is no label"),
         (["--judge", "refusel"], "did you mean 'refusal'"),
     ],
 )
 def test_bad_input_is_told(arguments, told, tmp_path):
     shown = CliRunner().invoke(app, ["calibrate", str(table_file(tmp_path)), *arguments])
     assert isinstance(shown.exception, InputError) and told in str(shown.exception)
+
+
+def test_a_label_that_is_none_is_told_by_file_and_row(tmp_path):
+    path = table_file(tmp_path, human=["1_full_compliance", "2_full_refusal", "4_unclear", ""])
+    shown = CliRunner().invoke(app, ["calibrate", str(path)])
+    assert isinstance(shown.exception, InputError)
+    assert str(shown.exception).startswith(f"{path}, row 3: '4_unclear' is no label")
 
 
 def test_a_judge_that_cannot_be_compared_is_told(tmp_path):
