@@ -1,0 +1,45 @@
+"""The command line, called in process: what a user gets, without the seconds that Python and its imports take."""
+
+import contextlib
+import io
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from safety_nb import cli
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended: its exit status and all that it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def safety_nb(*arguments: str | Path, cwd: Path, columns: int = 300, **environment: str | None) -> Answer:
+    """Run the command in a folder, without colours, on a terminal of so many columns.
+
+    Args:
+        environment: variables to set, or (None) to do without; by default there is no folder of public data sets.
+    """
+    changed = {"COLUMNS": str(columns), "NO_COLOR": "1", "SAFETY_NB_DATA": None, **environment}
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(cwd))
+        set_ = {name: text for name, text in changed.items() if text is not None}
+        stack.enter_context(mock.patch.dict(os.environ, set_))
+        for name in changed.keys() - set_:  # put back at the end with the rest
+            os.environ.pop(name, None)
+        stack.enter_context(mock.patch.object(sys, "argv", ["safety-nb", *map(str, arguments)]))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return Answer(status, out.getvalue(), err.getvalue())
