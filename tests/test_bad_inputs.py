@@ -38,15 +38,18 @@ YAML = {
     ],
     "a date or time where none belongs": ["seed: 2024-02-29", "general: 2001-12-14t21:59:43.10-05:00"],
     NUMBERS: [
-        *[f"seed: {'9' * 5000}", f"seed: {'9' * 400}", f"seed: -{'9' * 5000}", f"seed: 0x{'f' * 9000}", "seed: 1.0e+999"],
+        *[f"seed: {'9' * 5000}", f"seed: {'9' * 400}", f"seed: -{'9' * 5000}", f"seed: 0x{'f' * 9000}"],
+        *["seed: 1.0e+999"],
         *[f"seed: 0b{'1' * 5000}", "seed: 1" + ":59" * 3000, "learning_rate: 1" + ":59" * 400 + ".5", "epochs: .inf"],
-        *["learning_rate: .nan", "epochs: -.inf", "seed: 4294967296", f"learning_rate: {'9' * 400}", "epochs: 1.0e+300"],
+        *["learning_rate: .nan", "epochs: -.inf", "seed: 4294967296", f"learning_rate: {'9' * 400}"],
+        *["epochs: 1.0e+300"],
         *["stage_timeout: 1.0e+300", "stage_timeout: 99999999", "checkpoint_minutes: 1.0e+18", f"seed: [0, {2**70}]"],
         *["n_general: 18446744073709551617", f"{'9' * 5000}: 1", "weight_decay: 1.0e+30", "epochs: 1e400"],
     ],
     "a value that is not what its tag says": [
         *["seed: !!int abc", "seed: !!float abc", "seed: !!bool maybe", "seed: !!binary x", "seed: 0x_", "seed: 0b_"],
-        *["seed: !!python/object:os.system x", "seed: !mine 3", "seed: !!seq {a: 1}", "seed: !!map [1]", "seed: =", "<<: 1"],
+        *["seed: !!python/object:os.system x", "seed: !mine 3", "seed: !!seq {a: 1}", "seed: !!map [1]"],
+        *["seed: =", "<<: 1"],
         *["seed: !!str [1]", "!!omap [a]", "? [1, 2]\n: x", "? {a: 1}\n: x", "seed: !!set {a, b}", "seed: !!null x"],
     ],
     "aliases": [
@@ -67,15 +70,21 @@ YAML = {
     ],
     "no mapping of names": [
         *["[1, 2]", "7", "text", "- seed: 1", "1: 2", "null: 1", "true: 1", "2024-01-01: 1", "--- a\n--- b", "seed"],
-        *["seed: 1\n\tn_safety: 2", "a: b: c", "'", '"', "{", "%YAML 9.9\n---\na: 1", "@x: 1", "`", "seed: [", "seed: {"],
+        *["seed: 1\n\tn_safety: 2", "a: b: c", "'", '"', "{", "%YAML 9.9\n---\na: 1", "@x: 1", "`", "seed: ["],
+        *["seed: {"],
     ],
     "values of another shape": [
-        *["seed: {a: 1}", "judges: refusal", "judges: {refusal: 1}", "judges: [[refusal]]", "judges: [1]", "seed: null"],
-        *["evaluation: []", "evaluation: [tiny-facts, tiny-facts]", "general: [[a]]", "general: {a: [b]}", "general: 3"],
-        *["oversample: 1", "oversample: yes please", "learning_rate: 2e-4", "n_safety: 1.5", "n_safety: '3'", "mode: 7"],
+        *["seed: {a: 1}", "judges: refusal", "judges: {refusal: 1}", "judges: [[refusal]]", "judges: [1]"],
+        *["seed: null"],
+        *["evaluation: []", "evaluation: [tiny-facts, tiny-facts]", "general: [[a]]", "general: {a: [b]}"],
+        *["general: 3"],
+        *["oversample: 1", "oversample: yes please", "learning_rate: 2e-4", "n_safety: 1.5", "n_safety: '3'"],
+        *["mode: 7"],
         *["lora_targets: ['q', 3]", "stage_timeout: soon", "run_dir: x", "judges: ['']"],
     ],
-    "names that there are not": ["n_saftey: 1", "'': 1", f"{'n' * 10_000}: 1", '"\\e[31m": 1', "Seed: 1", "seed : 1\nsede: 2"],
+    "names that there are not": [
+        "n_saftey: 1", "'': 1", f"{'n' * 10_000}: 1", '"\\e[31m": 1', "Seed: 1", "seed : 1\nsede: 2",
+    ],
     "files that there are not": [
         *["general: none.csv", f"general: {'x' * 5000}.csv", f"general: {'x/' * 3000}a.csv"],
         *[f"safety: {'ü' * 200}.jsonl", f"evaluation: ['{'x' * 300}.csv:harmful']"],
@@ -152,8 +161,8 @@ def test_a_bad_assignment_is_refused(command, assignment, tmp_path):
     if command == "judge":
         (tmp_path / "t.csv").write_text("q,a\nHow?,So.\n")
         given = ["refusal", "t.csv", "--prompt", "q", "--response", "a", "--out", "o.csv"]
-        if assignment in ("judges=", "run_dir=x"):  # which a judge is named by, or takes
-            assignment += "[1]"
+        if assignment in ("judges=", "run_dir=x"):  # which the notebook of judges takes
+            assignment = "judge_votes="
     before = contents(tmp_path)
     refused(safety_nb(command, *given, "--set", assignment, cwd=tmp_path))
     assert contents(tmp_path) == before
@@ -319,7 +328,8 @@ def test_an_address_that_can_be_none_is_refused_at_once(judge, address, places, 
 
 def judging(server: str, places: Path, **environment: str) -> Answer:
     options = ["--set", f"judge_base_url={server}", "--set", "judge_model=m"]
-    return safety_nb("judge", "llm:helpfulness", "t.csv", "--prompt", "q", "--response", "a", "--out", "o.csv", *options,
+    return safety_nb("judge", "llm:helpfulness", "t.csv", "--prompt", "q", "--response", "a",
+                     "--out", "o.csv", *options,
                      cwd=places, SAFETY_NB_CACHE=str(places / "cache"), **environment)  # fmt: skip
 
 
