@@ -255,8 +255,8 @@ def status(
     from safety_nb.run import progress
 
     root = folder or run_folder.outputs_root()
-    if folder:
-        _check_folder(folder, ", or outputs/")
+    if folder and not folder.is_dir():
+        raise InputError(f"There is no folder {str(folder)!r}; name the folder of a run or a study, or outputs/.")
     progress.print_status(root, grid.planned_names)
 
 
@@ -437,7 +437,7 @@ def export(
     from safety_nb.train import export as exporting
 
     outputs.check(out)
-    _check_folder(run_dir)
+    run_dir.exists()  # a name that the system refuses is the user's to mend, and what fails below is not
     try:
         done = exporting.export(run_dir, out, dtype, push)
     except (exporting.PushFailed, OSError) as error:
@@ -450,11 +450,6 @@ def export(
         f"log-probability {drift.mean_log_probability:.2g} nats on average, {drift.max_log_probability:.2g} at most; "
         f"likeliest token the same in {drift.same_greedy:.2%}."
     )
-
-
-def _check_folder(folder: Path, other: str = "") -> None:
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {str(folder)!r}; name the folder of a run or a study{other}.")
 
 
 def read_params(path: Path, assignments: list[str]) -> dict[str, Any]:
