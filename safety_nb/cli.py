@@ -4,6 +4,7 @@ Exit status 0 done, 1 a stage failed, 2 bad input, 130 interrupted (Ctrl-C or SI
 """
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -30,21 +31,48 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.
 
 
 def main() -> None:
-    """Entry point: user errors become one message and exit status 2."""
+    """Entry point: what is the user's or the machine's becomes one message; what is ours stays a traceback.
+
+    Status 2 is for what the user can mend in the command or the files that it names, 1 for what failed on its way.
+    """
     # jsonschema, which reading notebooks imports, has this if it is there: a grammar that takes a second to compile,
     # for a format that no notebook's schema names. The process is ours alone: nobody else misses it.
     sys.modules.setdefault("rfc3987_syntax", None)
     try:
+        _check_arguments(sys.argv)
         app()
     except InputError as error:
         _say_error(str(error))
         raise SystemExit(2) from None
+    except OSError as error:
+        _say_error(str(error))
+        raise SystemExit(2 if error.filename and error.errno in _OF_A_PATH else 1) from None
+    except Exception as error:
+        error.add_note(_OURS)
+        raise
+
+
+_OURS = "This is a fault of safety-nb and not of your input: please report it, with the lines above and the command."
+# What the system says of a path that a user has named; of a disk or a network it says other things.
+_OF_A_PATH = {
+    *(errno.EACCES, errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT),
+    *(errno.ENOTDIR, errno.ENOTEMPTY, errno.EPERM, errno.EROFS),
+}
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Check that what was typed is text: what is not UTF-8 can stand in no file, report or message."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"The argument {argument!r} is not UTF-8; write it, or rename the file, so.") from None
 
 
 def _say_error(message: str) -> None:
-    from safety_nb.core import secrets
+    from safety_nb.core import secrets, text
 
-    message = secrets.redact(message)
+    message, _ = text.visible(secrets.redact(message), None)
     typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
     typer.echo(message, err=True)
 
@@ -83,8 +111,9 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Folder to copy into, new or not.", metavar="DIR")],
 ) -> None:
     """Copy the notebooks and parameter files into a folder to work in; overwrites nothing."""
-    from safety_nb.core import shipped
+    from safety_nb.core import outputs, shipped
 
+    outputs.check(folder, "DIR")
     copied = shipped.copy_to(folder)
     for path in copied.kept:
         typer.echo(f"Left as it is: {folder / path} (yours differs from the one that comes along)")
@@ -104,7 +133,7 @@ def run(
     out: Out = None,
 ) -> None:
     """Take one set of parameters through the stages mix, train, generate, judge and report."""
-    from safety_nb.core import grid, run_folder
+    from safety_nb.core import grid, outputs, run_folder
     from safety_nb.core.files import read_json
     from safety_nb.core.params import RunParams, validate
     from safety_nb.data import mixing
@@ -116,6 +145,7 @@ def run(
         raise InputError(f"{', '.join(swept)}: a list of values is a study; run it with `safety-nb study {params}`.")
     checked = validate(RunParams, values)
     folder = run_folder.RunFolder(out or run_folder.outputs_root() / "runs" / params.stem)
+    outputs.check(folder.root)
     checks.check_folder(folder.root, "run.json")
     runner.check_stages(folder, first, last)
     # While this process checks, another imports what the notebooks need. A single notebook would only wait for it.
@@ -133,11 +163,11 @@ def run(
 def study(
     study: StudyFile,
     set_: Assignments = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; more than one only without a GPU.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Runs at once; more than one only without a GPU.")] = 1,
     out: Out = None,
 ) -> None:
     """Execute a grid of runs and compare them."""
-    from safety_nb.core import grid, run_folder
+    from safety_nb.core import grid, outputs, run_folder
     from safety_nb.report import study_tables
     from safety_nb.run import checks, progress, search
     from safety_nb.run import study as studies
@@ -146,7 +176,10 @@ def study(
     settings, _ = grid.study_settings(values)
     planned = grid.plan(values)
     folder = out or run_folder.outputs_root() / study.stem
+    outputs.check(folder)
     checks.check_folder(folder, "study.yaml")
+    for planned_run in planned:
+        outputs.check_name(planned_run.name)
     complaints: dict[str, None] = {}
     for planned_run in planned:
         try:
@@ -180,10 +213,12 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Folder for the comparison.", metavar="DIR")],
 ) -> None:
     """Compare studies that were run apart: one report over all of their finished runs."""
+    from safety_nb.core import outputs
     from safety_nb.report import study_tables, writing
     from safety_nb.report.findings import comparison
     from safety_nb.run import checks
 
+    outputs.check(out)
     checks.check_folder(out, "headline.txt")
     tables = study_tables.read_studies(studies, out)
     compared = comparison.compare_study(tables)
@@ -196,10 +231,12 @@ def prefer(
     study: Annotated[Path, typer.Argument(help="Folder of a study.", metavar="STUDY_DIR")], set_: Assignments = None
 ) -> None:
     """Ask an llm judge which answers to ordinary requests are better, each N against the smallest; compares anew."""
+    from safety_nb.core import grid
     from safety_nb.core.params import JudgeParams, validate
     from safety_nb.run import study as studies
 
     params = validate(JudgeParams, assigned({}, set_ or []))
+    grid.study_file(study)
     with _executing():
         told = studies.prefer(study, params)
         studies.execute_comparison(study)
@@ -255,12 +292,13 @@ def judge(
     set_: Assignments = None,
 ) -> None:
     """Let a judge read any table of answers; adds the columns label, score and missing."""
-    from safety_nb.core import tables
+    from safety_nb.core import outputs, tables
     from safety_nb.core.params import JudgeParams, validate
     from safety_nb.judge import judging
 
     values = assigned({}, set_ or [])
     params = validate(JudgeParams, {**values, "judges": [name]})
+    outputs.check(out)
     tables.check_new(out)
     read = tables.read(table)
     tables.check_fits(out, read)
@@ -287,9 +325,11 @@ def fit_refusal(
     ] = "",
 ) -> None:
     """Fit the judge refusal-classifier:DIR from answers that people have labelled."""
+    from safety_nb.core import outputs
     from safety_nb.core import tables as files
     from safety_nb.judge.kinds import refusal_classifier
 
+    outputs.check(out)
     names = [path.name for path in tables]
     if len(set(names)) < len(names):
         raise InputError(f"TABLE...: two files have the same name among {', '.join(names)}; rename one.")
@@ -327,11 +367,12 @@ def calibrate(
     set_: Assignments = None,
 ) -> None:
     """Compare judges with people's labels and scores, and correct a study's rates and mean scores by them."""
-    from safety_nb.core import tables
+    from safety_nb.core import outputs, tables
     from safety_nb.core.params import JudgeParams, validate
     from safety_nb.report.calibration import calibration, terminal
 
     if out:
+        outputs.check(out)
         calibration.check_new(out)
     if source.is_dir():
         if judge or set_:
@@ -395,8 +436,11 @@ def export(
     push: Annotated[str, typer.Option(help="Upload it to this hub repository too.", metavar="REPO_ID")] = "",
 ) -> None:
     """Merge a run's adapter into its base: one 16-bit model, and how far it drifts from the two as trained."""
+    from safety_nb.core import outputs
     from safety_nb.train import export as exporting
 
+    outputs.check(out)
+    run_dir.exists()  # a name that the system refuses is the user's to mend, and what fails below is not
     try:
         done = exporting.export(run_dir, out, dtype, push)
     except (exporting.PushFailed, OSError) as error:
@@ -454,20 +498,18 @@ def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """The values with ``name=value`` assignments over them: values are YAML, and nothing is empty text.
+    """The values with ``name=value`` assignments, read as YAML, over them; nothing behind the ``=`` is empty text.
 
     Raises:
-        InputError: an assignment has no ``=``, or its value is no YAML.
+        InputError: one without ``=``, or whose value is no YAML.
     """
-    import yaml
+    from safety_nb.core import files, text
 
     values = dict(values)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise InputError(f"--set {assignment}: write name=value.")
-        try:
-            values[name.strip()] = yaml.safe_load(value) if value.strip() else ""
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {assignment}: the value is no YAML: {error}") from error
+        told = f"--set {text.shortened(assignment, 80)}: the value is no YAML"
+        values[name.strip()] = files.parse_yaml(value, told) if value.strip() else ""
     return values

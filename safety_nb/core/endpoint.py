@@ -31,6 +31,7 @@ from safety_nb.core.wire import (
 
 _LONGEST_BACKOFF = 60.0  # seconds
 _GIVE_UP_AFTER = 8  # requests in a row that failed with all their retries, for a reason that is the endpoint's
+_SAME_REPLIES = 2  # that hold no answer, after which an endpoint that leaves nothing to chance is not asked again
 _BYTES_PER_TOKEN = 4  # of English in the vocabularies of today's models; for the estimate only
 _Tokens = tuple[int | None, int | None]  # of the prompt and of the answer
 
@@ -77,16 +78,16 @@ CLOCK = Clock()
 def ask(endpoint: Endpoint, requests: Iterable[Request], cache: Path, clock: Clock = CLOCK) -> Iterator[Answer]:
     """Answers to many requests, those of the cache first and the others as they come.
 
-    Rate limits, server errors, time-outs, broken connections and unreadable or empty answers are retried; what still
-    fails is an ``Answer`` with an ``error``. Where the endpoint itself has failed, the rest is not asked. Equal
-    requests are asked once. Works inside a running event loop, as in a notebook.
+    Rate limits, server errors, time-outs, broken connections and unreadable or empty answers are retried (the last at
+    temperature 0 once only); what still fails is an ``Answer`` with an ``error``. Where the endpoint itself has failed,
+    the rest is not asked. Equal requests are asked once. Works inside a running event loop, as in a notebook.
 
     Args:
         cache: JSON lines to which every answer is appended as it arrives; may not exist yet.
 
     Raises:
         InputError: the environment has no key of that name (at once), or the endpoint refuses the key or knows no
-            such model or path (as it happens; answers that came before are kept).
+            such model or path, or sends on to another server (as it happens; answers that came before are kept).
     """
     key = require_key(endpoint)
     requests = list(requests)
@@ -213,6 +214,7 @@ class _Batch:
         self.ready: queue.SimpleQueue[Answer | BaseException | None] = queue.SimpleQueue()
         self._endpoint, self._key, self._cache, self._clock = endpoint, key, cache, clock
         self._quiet_until = 0.0  # no request before this time: the endpoint asked for it
+        self._number = len(waiting)
         self._answered = self._failed_in_a_row = 0
         self._given_up = ""
         self._schemas = True  # until the endpoint turns out to take none
@@ -265,6 +267,7 @@ class _Batch:
         """The answer to one request after as many attempts as it takes or may take."""
         tokens: _Tokens = (None, None)
         failure, with_schema = Failure(""), True
+        useless, by_chance = 0, self._endpoint.temperature > 0 and request.seed is None
         for attempt in range(self._endpoint.retries + 1):
             if self._given_up:
                 return Answer("", error=f"{_NOT_ASKED}{self._given_up}", attempts=attempt)
@@ -277,12 +280,11 @@ class _Batch:
                 tokens = _added(tokens, failure.tokens)
                 if failure.tokens != (None, None):
                     self._keep(digest, failure.tokens, error=failure.reason)
-                if failure.hopeless:
-                    self._given_up = failure.reason
-                if failure.hopeless or not failure.again:
-                    return Answer("", "", failure.reason, "", *tokens, attempts=attempt + 1)
-                if attempt < self._endpoint.retries:
-                    await self._pause(failure, attempt)
+                useless += failure.repeats
+                settled = useless >= _SAME_REPLIES and not by_chance
+                if failure.hopeless or settled or not failure.again or attempt == self._endpoint.retries:
+                    break
+                await self._pause(failure, attempt)
                 continue
             # What was refused with the schema and taken without it shows that the endpoint knows no schemas.
             self._schemas = self._schemas and with_schema
@@ -290,12 +292,26 @@ class _Batch:
             self._answered, self._failed_in_a_row = self._answered + 1, 0
             prompt, completion = _added(tokens, _tokens(answer))
             return replace(answer, prompt_tokens=prompt, completion_tokens=completion, attempts=attempt + 1)
-        if failure.shared:
-            self._failed_in_a_row += 1
-            never_reached = failure.reason.startswith(UNREACHABLE) and not self._answered
-            if never_reached or self._failed_in_a_row >= _GIVE_UP_AFTER:
-                self._given_up = failure.reason
-        return Answer("", "", failure.reason, "", *tokens, attempts=self._endpoint.retries + 1)
+        reason = failure.reason
+        if why := self._why_given_up(request, failure):
+            self._given_up = why
+            # Where nothing was reached, that says it already.
+            reason = why if why.startswith(UNREACHABLE) else f"{_GIVEN_UP}{why}"
+        return Answer("", "", reason, "", *tokens, attempts=attempt + 1)
+
+    def _why_given_up(self, request: Request, failure: Failure) -> str:
+        """Why no further request makes sense after one has failed for good; nothing where it may."""
+        if failure.hopeless:
+            return failure.reason
+        if not (failure.again and failure.shared):
+            return ""
+        self._failed_in_a_row += 1
+        never_reached = not self._answered and failure.reason.startswith(UNREACHABLE)
+        # Texts that were moderated together may fare better one by one.
+        all_failed = failure.down and self._failed_in_a_row == self._number and len(request.inputs) < 2
+        many = self._failed_in_a_row >= _GIVE_UP_AFTER
+        told = f"{failure.reason}, {self._failed_in_a_row} times in a row" if failure.repeats else failure.reason
+        return told if never_reached or all_failed or many else ""
 
     async def _until_allowed(self) -> None:
         while (left := self._quiet_until - self._clock.now()) > 0:
@@ -313,18 +329,20 @@ class _Batch:
         files.append_line(self._cache, line)
 
 
-_NOT_ASKED = "not asked: "
+_NOT_ASKED, _GIVEN_UP = "not asked: ", "given up on the endpoint: "
 
 
 def given_up(answer: Answer) -> str:
     """Why the endpoint as a whole was given up on, where that is why there is no answer; otherwise nothing."""
-    reason = answer.error.removeprefix(_NOT_ASKED)
-    return reason if reason != answer.error or reason.startswith(UNREACHABLE) else ""
+    for beginning in (_NOT_ASKED, _GIVEN_UP):
+        if answer.error.startswith(beginning):
+            return answer.error.removeprefix(beginning)
+    return answer.error if answer.error.startswith(UNREACHABLE) else ""
 
 
 def tells_given_up(text: str) -> bool:
     """Whether a reason for a missing answer, perhaps with words before it, says that the endpoint was given up on."""
-    return _NOT_ASKED in text or UNREACHABLE in text
+    return any(words in text for words in (_NOT_ASKED, _GIVEN_UP, UNREACHABLE))
 
 
 def _tokens(answer: Answer) -> _Tokens:

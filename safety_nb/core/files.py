@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -82,12 +83,71 @@ def _parsed(content: bytes, where: str) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """Read YAML that a person may have written. Raises InputError where it is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no YAML: {error}") from error
+    return parse_yaml(text, f"{path} is no YAML")
+
+
+def parse_yaml(text: str, complaint: str) -> Any:
+    """The value of a YAML text that a person may have written.
+
+    Args:
+        complaint: what to say first where it has none.
+
+    Raises:
+        InputError: it is no YAML, a value is not what its form promises (a day that no month has, say), is too long a
+            number or a text that no file can hold, or the whole is nested too deep or without end.
+    """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+            try:
+                value = super().construct_object(node, deep)
+                _check_scalar(value)
+            except (yaml.YAMLError, RecursionError):
+                raise
+            except Exception as error:  # PyYAML's constructors raise whatever Python does
+                told = f"{str(node.value)[:60]!r} is no value: {error}"
+                raise yaml.constructor.ConstructorError(problem=told, problem_mark=node.start_mark) from error
+            return value
+
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from error
+        value = yaml.load(text, Loader)
+        _check_depth(value)
+    except RecursionError:
+        raise InputError(f"{complaint}: it is nested too deep.") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # of the scanner too: an escape beyond Unicode
+        raise InputError(f"{complaint}: {error}") from error
+    return value
+
+
+_MOST_BITS = 64
+_DEEPEST, _MOST_VALUES = 16, 1_000_000
+
+
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"a whole number may have {_MOST_BITS} bits")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a text may not hold the character NUL")
+    if isinstance(value, str):
+        value.encode()  # halves of surrogate pairs are a ValueError
+
+
+def _check_depth(value: Any) -> None:
+    """Check that a value ends, whatever its aliases refer to. Raises ValueError."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        below = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = list(itertools.islice(itertools.chain.from_iterable(below), _MOST_VALUES))
+        if not level:
+            return
+        if len(level) == _MOST_VALUES:
+            break
+    raise ValueError("it is nested too deep, or its aliases refer to themselves")
 
 
 def write_notebook(path: Path, book: dict) -> None:

@@ -8,15 +8,19 @@ import ast
 import difflib
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from safety_nb.core.errors import InputError
 from safety_nb.core.recipes import RECIPES, REWARD_RECIPES
+from safety_nb.core.text import shortened
 
 Model = TypeVar("Model", bound="Checked")
 
 TINY_EVALUATION = ["tiny-harmful", "tiny-harmful-new-verbs", "tiny-lookalike", "tiny-ordinary", "tiny-facts"]
 TINY_TASKS = ["tiny-facts-choice", "tiny-completion"]
+
+
+_LARGEST = 2**32 - 1
 
 
 class Checked(BaseModel):
@@ -44,6 +48,13 @@ class Checked(BaseModel):
     def impossible(cls, values: dict[str, Any]) -> list[str]:
         """Complaints about combinations of values that are right by themselves; ``values`` may lack names."""
         return []
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_what_no_library_takes(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > _LARGEST:  # numpy's limit of a seed
+            raise ValueError(f"a whole number of at most {_LARGEST:,}")
+        return value
 
     @model_validator(mode="after")
     def _refuse_the_impossible(self) -> Self:
@@ -154,13 +165,13 @@ class MixParams(_Evaluation, _Rows):
 class TrainParams(_Rows):
     """2-train: how it is trained on."""
 
-    epochs: float = Field(1.0, gt=0, description="passes over the mixture")
+    epochs: float = Field(1.0, gt=0, le=10_000, description="passes over the mixture")
     learning_rate: float = Field(5e-4, gt=0, le=1, description="peak learning rate")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="linear, cosine, constant or constant_with_warmup"
     )
     warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises")
-    weight_decay: float = Field(0.0, ge=0, description="weight decay of the adapter")
+    weight_decay: float = Field(0.0, ge=0, le=1000, description="weight decay of the adapter")
     optimizer: Literal["adamw_torch", "paged_adamw_8bit", "auto"] = Field(
         "adamw_torch", description="adamw_torch, paged_adamw_8bit (GPU), or auto: the latter where there is a GPU"
     )
@@ -185,7 +196,9 @@ class TrainParams(_Rows):
     checkpoint_steps: int = Field(
         0, ge=0, description="steps between two checkpoints to go on from; 0 for by time alone"
     )
-    checkpoint_minutes: float = Field(10.0, ge=0, description="minutes between two checkpoints; 0 for by steps alone")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, le=1_000_000, description="minutes between two checkpoints; 0 for by steps alone"
+    )
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
         "none", description="where else to log to, if installed: none, tensorboard, trackio or wandb"
     )
@@ -294,7 +307,8 @@ class ReportParams(Parameters):
 class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams):
     """All parameters of a run: what a file of ``params/`` may hold."""
 
-    stage_timeout: float = Field(0, ge=0, description="minutes that a stage may take; 0 for no limit")
+    # The kernel's messages are waited for in milliseconds, of which 31 bits are counted: 24 days and 20 hours.
+    stage_timeout: float = Field(0, ge=0, le=24 * 24 * 60, description="minutes that a stage may take; 0 for no limit")
 
 
 class StudyParams(Checked):
@@ -337,7 +351,7 @@ class MakeSafetyDataParams(Checked):
     temperature: float = Field(0.0, ge=0, le=2, description="randomness of the model; 0 for the likeliest answer")
     max_tokens: int = Field(256, ge=1, description="longest answer in tokens")
     concurrency: int = Field(4, ge=1, description="requests under way at once")
-    timeout_seconds: float = Field(60.0, gt=0, description="longest wait for one answer")
+    timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="longest wait for one answer")
     retries: int = Field(5, ge=0, description="further attempts after a failed request")
     unreviewed: Literal["keep", "leave out"] = Field(
         "keep", description="rows nobody has decided about: keep (marked as not reviewed) or leave out"
@@ -403,7 +417,7 @@ class TrainRewardParams(Checked):
     cut: Literal["right", "left"] = Field(
         "right", description="side that is cut off; left keeps the end, where the answers of a pair differ"
     )
-    epochs: float = Field(1.0, gt=0, description="passes over the conversations")
+    epochs: float = Field(1.0, gt=0, le=10_000, description="passes over the conversations")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="linear, cosine, constant or constant_with_warmup"
@@ -473,10 +487,17 @@ def _explain(model: type[Checked], issue: Any) -> str:
         return f"{name}: no such parameter; {hint}"
     field = model.model_fields[str(issue["loc"][0])]
     message = issue["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removesuffix(" as input")
-    told = f"{name}: {issue['input']!r} ({type(issue['input']).__name__}) is not valid: it should be {message}"
+    told = f"{name}: {_shown(issue['input'])} ({type(issue['input']).__name__}) is not valid: it should be {message}"
     if isinstance(issue["input"], str) and "number" in message and _is_number(issue["input"]):
         told += f" (YAML reads this as text; write {_with_point(float(issue['input']))} with a point, as in 2.0e-4)"
     return f"{told}; {name.split('.')[0]} is: {field.description}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shortened(repr(value), 200)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _is_number(text: str) -> bool:

@@ -5,6 +5,7 @@ in no answer and no message. Knows neither files nor other requests.
 """
 
 import asyncio
+import ipaddress
 import json
 import math
 import os
@@ -13,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from safety_nb.core import secrets
 from safety_nb.core.errors import InputError
+from safety_nb.core.text import visible
 
 _LONGEST_WAIT = 600.0  # seconds; an endpoint that asks for more (a spent daily quota) is not waited for
 _LONGEST_NAME = 200  # characters
@@ -58,16 +60,16 @@ class Endpoint:
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.base_url)
-            port_is_right = parts.port is None or parts.port > 0
+            usable = parts.port != 0 and _is_host(parts.hostname or "") and _is_plain(self.base_url)
         except ValueError:
-            parts, port_is_right = urlsplit(""), False
+            parts, usable = urlsplit(""), False
         if parts.username or parts.password or parts.query or parts.fragment:
             # Not quoted: what stands there is a secret as likely as not.
             raise InputError(
                 "endpoint: the address holds a user name, a password or a query; give the bare address, and name the "
                 "environment variable of the key in key_name."
             )
-        if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_right:
+        if parts.scheme not in ("http", "https") or not usable:
             raise InputError(f"endpoint: {self.base_url!r} is no address; write one like http://localhost:8000/v1.")
         if not self.model:
             raise InputError(f"model: name the model to ask at {self.host}.")
@@ -88,6 +90,20 @@ class Endpoint:
     def host(self) -> str:
         """Host and port, for messages and records."""
         return urlsplit(self.base_url).netloc
+
+
+def _is_plain(address: str) -> bool:
+    """Whether an address holds no space and no control character; ``urlsplit`` drops some of them without a word."""
+    return address.isprintable() and not re.search(r"[\s\\<>\"^`{|}]", address)
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be a host's: an IP address, or labels as the name system has them."""
+    if ":" in name or re.search(r"(^|\.)(\d+|0[xX][0-9a-fA-F]*)\.?$", name):  # of these two only addresses end so
+        ipaddress.ip_address(name.rstrip("."))  # a ValueError says what is none
+        return True
+    labels = name.removesuffix(".").encode("idna").decode().split(".")  # a ValueError for what is too long or empty
+    return all(re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", label) for label in labels)
 
 
 @dataclass(frozen=True)
@@ -159,8 +175,13 @@ def require_key(endpoint: Endpoint) -> str:
 
 
 def redacted(text: str, key: str) -> str:
-    """The text without the key, and without any other secret of the environment."""
-    return secrets.redact(text.replace(key, secrets.REDACTED) if key else text)
+    """The text without the key in any form, and without any other secret of the environment."""
+    return secrets.redact(text, [key])
+
+
+def _told(text: str, key: str) -> str:
+    """What a server says, for messages: without secrets, and doing nothing to the terminal that shows it."""
+    return visible(redacted(text, key), None)[0]
 
 
 # --- failures and answers -------------------------------------------------------------------------------------------
@@ -177,6 +198,8 @@ class Failure(Exception):
         hopeless: whether the other requests would fail alike, so that they need not be sent.
         tokens: what the attempt cost nevertheless.
         schema: whether the JSON schema may be to blame.
+        repeats: whether the endpoint did answer, and would answer alike if nothing is left to chance.
+        down: whether the endpoint answers nothing at present, whatever it is asked.
     """
 
     reason: str
@@ -186,6 +209,8 @@ class Failure(Exception):
     hopeless: bool = False
     tokens: tuple[int | None, int | None] = (None, None)
     schema: bool = False
+    repeats: bool = False
+    down: bool = False
 
 
 def tokens_of(line: dict) -> tuple[int | None, int | None]:
@@ -219,13 +244,15 @@ class Connection:
     def __init__(self, endpoint: Endpoint, key: str, now: Callable[[], float]) -> None:
         from openai import AsyncOpenAI
 
+        from safety_nb.core import transport
+
         self._endpoint, self._key, self._now = endpoint, key, now
         self._length_name = "max_tokens"
         self._client = AsyncOpenAI(
             base_url=endpoint.base_url,
             api_key=key or "none",  # left out, the client would send whatever OPENAI_API_KEY holds
             max_retries=0,
-            timeout=endpoint.timeout_seconds,
+            http_client=transport.Client(endpoint.timeout_seconds),
         )
 
     async def __aenter__(self) -> "Connection":
@@ -244,6 +271,8 @@ class Connection:
         """
         import openai
 
+        from safety_nb.core.transport import ReplyError
+
         seconds, length_name = self._endpoint.timeout_seconds, self._length_name
         try:
             # The client's own limit is for each packet: a server that drips would never reach it.
@@ -251,18 +280,17 @@ class Connection:
                 raw = await self._send(request, length_name)
             body, read = _body(raw.http_response), self._moderated if request.inputs else self._chosen
             answer = read(body, request)
-            return replace(answer, served=self._text(body.get("model"))[:_LONGEST_NAME])
+            return replace(answer, served=visible(self._text(body.get("model")), _LONGEST_NAME)[0])
         except Failure as failure:
-            raise replace(failure, reason=redacted(failure.reason, self._key)) from None
+            raise replace(failure, reason=_told(failure.reason, self._key)) from None
         except openai.APIStatusError as error:
             raise self._status_failure(error.response, length_name, request) from None
-        except (TimeoutError, openai.APITimeoutError):
-            raise Failure(f"no answer within {seconds:g} s") from None
+        except (TimeoutError, ReplyError) as error:
+            raise self._connection_failure(error, seconds) from None
         except openai.APIConnectionError as error:
-            cause = redacted(str(error.__cause__ or error), self._key)
-            raise Failure(f"{UNREACHABLE} {self._endpoint.host}: {cause}") from None
+            raise self._connection_failure(error.__cause__ or error, seconds) from None
         except Exception as error:  # one request that cannot be sent or read must not lose the others
-            reason = redacted(f"{type(error).__name__}: {error}", self._key)
+            reason = _told(f"{type(error).__name__}: {error}", self._key)
             raise Failure(reason, again=False, shared=False) from None
 
     async def _send(self, request: Request, length_name: str) -> Any:
@@ -288,14 +316,15 @@ class Connection:
         choices = body.get("choices")
         if not isinstance(choices, list) or len(choices) != 1:
             number = len(choices) if isinstance(choices, list) else "no list of"
-            raise Failure(f"the answer holds {number} choices, not one", tokens=tokens)
+            raise _useless(f"the answer holds {number} choices, not one", tokens)
         choice = choices[0] if isinstance(choices[0], dict) else {}
         message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
         # OpenAI puts a refusal in a field of its own; what continues a text without chat template is no message.
         text = message.get("content") or message.get("refusal") or choice.get("text") or ""
         answer = finished(self._text(text), self._text(choice.get("finish_reason")), *tokens)
-        if not answer.text and not answer.error and not (self._endpoint.empty_answers and answer.finish):
-            raise Failure("the answer is empty", shared=False, tokens=tokens)
+        may_be_empty = self._endpoint.empty_answers and answer.finish and isinstance(text, str)
+        if not answer.text and not answer.error and not may_be_empty:
+            raise _useless("the answer is empty or no text", tokens)
         return answer
 
     def _text(self, value: Any) -> str:
@@ -308,18 +337,37 @@ class Connection:
         if not isinstance(results, list) or len(results) != asked:
             number = len(results) if isinstance(results, list) else "no list of"
             # Not again: an endpoint that does not take lists will answer the next one alike.
-            raise Failure(f"the answer holds {number} results for {asked} texts", again=asked == 1, shared=asked == 1)
+            told = f"the answer holds {number} results for {asked} texts"
+            raise _useless(told, (None, None)) if asked == 1 else Failure(told, again=False, shared=False)
         return finished(redacted(json.dumps(results), self._key), "stop", None, None)
 
+    def _connection_failure(self, cause: BaseException, seconds: float) -> Failure:
+        """What it means that no whole reply came."""
+        import httpx
+
+        from safety_nb.core.transport import ReplyError
+
+        if isinstance(cause, ReplyError):
+            return _useless(_told(str(cause), self._key), (None, None))
+        if isinstance(cause, TimeoutError | httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout):
+            return Failure(f"no answer within {seconds:g} s")
+        why = _told(str(cause) or type(cause).__name__, self._key)
+        return Failure(f"{UNREACHABLE} {self._endpoint.host}: {why}", down=True)
+
     def _status_failure(self, response: Any, length_name: str, request: Request) -> Failure:
-        """What a status of 400 or more means.
+        """What a status of 300 or more means.
 
         Raises:
             InputError: as ``send``.
         """
-        status, body = response.status_code, redacted(response.text, self._key)
+        status, body = response.status_code, _told(response.text, self._key)
         said = f"HTTP {status}: {body[:200].strip() or 'no reason given'}"
         host, name = self._endpoint.host, self._endpoint.key_name
+        if status < 400:
+            raise InputError(
+                f"endpoint: {host} sends requests on to {_told(_moved_to(response), self._key)}, which was not "
+                "followed; if that is where your prompts and answers may go, give it as the address."
+            )
         if status in (401, 403):
             mend = f"look at the key in {name}" if name else "name the environment variable of your key in key_name"
             raise InputError(f"endpoint: {host} refuses access; {mend}. It says {said}")
@@ -338,7 +386,7 @@ class Connection:
             if wait is not None and wait > _LONGEST_WAIT:
                 told = f"{host} asks to wait {wait:.0f} s; run again later, what was answered is kept ({said})"
                 return Failure(told, hopeless=True)
-            return Failure(said, wait=wait)
+            return Failure(said, wait=wait, down=status in (429, 502, 503, 504, 529))
         if status in (400, 422) and request.schema is not None:
             return Failure(said, shared=False, wait=0.0, schema=True)
         return Failure(said, again=False, shared=False)
@@ -348,10 +396,27 @@ def _body(response: Any) -> dict:
     """The JSON object in a response with a good status; anything else that is JSON is an empty one."""
     try:
         body = json.loads(response.text)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deep to be read
         kind = response.headers.get("content-type", "none")
         raise Failure(f"the answer is no JSON (content type {kind}): {response.text[:80]!r}") from None
     return body if isinstance(body, dict) else {}
+
+
+def _useless(reason: str, tokens: tuple[int | None, int | None]) -> Failure:
+    """What a reply is that was paid for and holds no answer. The server is well: there is nothing to wait for."""
+    return Failure(reason, wait=0.0, tokens=tokens, repeats=True)
+
+
+def _moved_to(response: Any) -> str:
+    """The address that a redirect names, as a user would write it: up to the version, without user, query and such."""
+    location = response.headers.get("location", "")
+    try:
+        parts = urlsplit(urljoin(str(response.request.url), location))
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        place = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return f"{location[:200]!r}, which is no address"
+    return place + re.sub(r"/(chat/completions|completions|moderations)/?$", "", parts.path)[:200]
 
 
 def _retry_after(value: str, now: float) -> float | None:

@@ -47,6 +47,17 @@ def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
         yield known[key]
 
 
+def _unless_given_up(judge: Judge, judgements: Iterator[Judgement]) -> Iterator[Judgement]:
+    """The judgements as they come. Raises ConnectionError at their end where the judge's endpoint was given up on."""
+    reason = ""
+    for judgement in judgements:
+        if judgement.missing and endpoint.tells_given_up(judgement.missing):
+            reason = reason or judgement.missing
+        yield judgement
+    if reason:
+        raise ConnectionError(f"{judge.name}: {reason}. What came is kept: the same command goes on from there.")
+
+
 def _key(row: dict) -> str:
     read = [row["prompt"], row["response"], row.get("answer")]
     return digest(read, sort_keys=False, ensure_ascii=False)
@@ -87,11 +98,8 @@ def judge_run(params: JudgeParams) -> list[dict]:
     progress = run_folder.Progress(run, "judge", sum(len(read) for _, read in work))
     rows: list[dict] = []
     for judge, read in work:
-        judged = _judge_answers(judge, read)
-        given_up = ""
+        judged = _unless_given_up(judge, _judge_answers(judge, read))
         for row, judgement in zip(read, judged, strict=True):
-            if judgement.missing and endpoint.tells_given_up(judgement.missing):
-                given_up = given_up or judgement.missing
             rows.append(
                 {
                     "dataset": row["dataset"],
@@ -105,8 +113,6 @@ def judge_run(params: JudgeParams) -> list[dict]:
                 }
             )
             progress.update(len(rows))
-        if given_up:
-            raise ConnectionError(f"{judge.name}: {given_up}. What came is kept: the same command goes on from there.")
     files.write_jsonl(run.judgements, rows)
     return rows
 
@@ -161,6 +167,7 @@ def judge_table(
 
     Raises:
         InputError: no such judge or column, or a column that would be overwritten.
+        ConnectionError: the endpoint of the judge was given up on; what it judged before is kept.
     """
     import pandas as pd
 
@@ -182,11 +189,12 @@ def judge_table(
         )
     ]
     unread = [_unread(judge, row) for row in rows]
-    judged = judge_rows(judge, [row for row, why in zip(rows, unread, strict=True) if not why])
+    judged = _unless_given_up(judge, judge_rows(judge, [row for row, why in zip(rows, unread, strict=True) if not why]))
     judgements = []
     for why in unread:
         judgements.append(Judgement(missing=why) if why else next(judged))
         watch(len(judgements))
+    next(judged, None)  # the end, at which it says that the endpoint was given up on
     columns = {column: [getattr(judgement, column) for judgement in judgements] for column in ADDED_COLUMNS}
     if not any(columns["raw"]):
         del columns["raw"]

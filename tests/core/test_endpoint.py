@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import gzip
 import json
 import signal
 import socket
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from dataclasses import replace
 
 import pytest
 from servers import CHAT_TEMPLATE, FakeTime, Reaction, Scripted, reply
 
-from safety_nb.core import endpoint
+from safety_nb.core import endpoint, text, transport
 from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.core.errors import InputError
 from safety_nb.tiny import world
@@ -243,6 +246,18 @@ def test_a_server_that_keeps_failing_is_given_up(tmp_path, fake):
     assert answers["l"].error == "not asked: HTTP 503: down"
 
 
+def test_few_requests_are_enough_to_give_up_a_server_that_is_down(tmp_path, fake):
+    with Scripted(always(Reaction("down", status=503))) as server:
+        answers = ask(client(server, retries=0), requests("a", "b"), tmp_path / "c", fake)
+    # Both were asked; that nothing more came of the server than this is said with the last.
+    assert [endpoint.given_up(answers[name]) for name in "ab"] == ["", "HTTP 503: down"]
+
+
+def test_a_request_that_breaks_the_server_gives_up_nothing(tmp_path, fake):
+    with Scripted(always(Reaction("oops", status=500))) as server:
+        assert not endpoint.given_up(ask(client(server, retries=0), requests("a"), tmp_path / "c", fake)["a"])
+
+
 def test_a_server_that_fails_now_and_then_is_not_given_up(tmp_path, fake):
     names = [f"{number} {kind}" for number in range(10) for kind in ("good", "bad")]
 
@@ -315,6 +330,218 @@ def test_the_newer_name_of_max_tokens_is_found_out(tmp_path, fake):
         answers = ask(client(server, max_tokens=9), requests("a", "b"), tmp_path / "c", fake)
     assert [answer.text for answer in answers.values()] == ["fine", "fine"]
     assert [body.get("max_completion_tokens") for body in server.seen] == [None, 9, 9]
+
+
+# Replies that hold nothing
+
+EMPTY = {"empty": reply(text=""), "null": reply(text=None), "a list": reply(text=["a"]), "no choice": {"choices": []}}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_reply_without_an_answer_is_asked_for_twice_at_temperature_0_and_not_waited_for(name, tmp_path, fake):
+    with Scripted(always(Reaction(EMPTY[name]))) as server:
+        answer = ask(client(server, retries=5), requests("a"), tmp_path / "c", fake)["a"]
+    assert (len(server.seen), answer.attempts, fake.slept) == (2, 2, [])
+    assert answer.error and answer.text == ""
+
+
+def test_what_is_left_to_chance_may_be_answered_at_a_later_attempt(tmp_path, fake):
+    with Scripted(first(*[Reaction(reply(text=""))] * 5)) as server:
+        answer = ask(client(server, retries=5, temperature=1.0), requests("a"), tmp_path / "c", fake)["a"]
+        seeded = [replace(request, seed=1) for request in requests("b")]
+        drawn = ask(client(server, retries=5, temperature=1.0), seeded, tmp_path / "c", fake)["b"]
+    assert (answer.text, answer.attempts) == ("fine", 6)
+    assert (drawn.text, drawn.attempts) == ("", 2)  # the seed settles it
+
+
+def test_an_endpoint_without_an_answer_is_given_up_after_eight_in_a_row(tmp_path, fake):
+    with Scripted(always(Reaction(reply(text="")))) as server:
+        answers = ask(client(server, retries=5), requests(*"abcdefghij"), tmp_path / "c", fake)
+    assert server.asked() == [name for name in "abcdefgh" for _ in range(2)]
+    assert answers["g"].error == "the answer is empty or no text" and not endpoint.given_up(answers["g"])
+    # The eighth says so too: there may be no ninth.
+    why = "the answer is empty or no text, 8 times in a row"
+    assert [endpoint.given_up(answers[name]) for name in "hij"] == [why] * 3
+
+
+def test_an_endpoint_that_answers_now_and_then_is_not_given_up(tmp_path, fake):
+    names = [f"{number} {kind}" for number in range(10) for kind in ("good", "bad")]
+    with Scripted(lambda message, _: Reaction(reply(text="fine" if "good" in message else ""))) as server:
+        answers = ask(client(server), requests(*names), tmp_path / "c", fake)
+    assert [bool(answers[name].error) for name in names] == [False, True] * 10
+
+
+def test_an_empty_answer_counts_where_it_may_be_one_and_a_list_never(tmp_path, fake):
+    react = {"a": reply(text=""), "b": reply(text=None), "c": reply(text=["x"])}
+    with Scripted(lambda message, _: Reaction(react[message])) as server:
+        answers = ask(client(server, empty_answers=True), requests(*"abc"), tmp_path / "c", fake)
+    assert [answers[name].error for name in "abc"] == ["", "", "the answer is empty or no text"]
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000 + "]" * 100_000, '{"choices": ' + "9" * 5000 + "}"])
+def test_json_that_cannot_be_read_is_like_any_other_that_is_broken(body, tmp_path, fake):
+    with Scripted(first(Reaction(body))) as server:
+        answers = ask(client(server, retries=1), requests("a"), tmp_path / "c", fake)
+    assert (answers["a"].text, fake.slept) == ("fine", [1.0])
+    with Scripted(always(Reaction(body))) as server:
+        answers = ask(client(server, retries=1), requests("a"), tmp_path / "d", fake)
+    assert answers["a"].error.startswith("the answer is no JSON")
+
+
+# Replies without end
+
+
+def zipped(content: bytes) -> Reaction:
+    return Reaction(gzip.compress(content, 1), headers=(("content-encoding", "gzip"),))
+
+
+def padded(size: int) -> bytes:
+    """A good reply of so many bytes: white space means nothing in JSON."""
+    return json.dumps(reply()).encode().ljust(size)
+
+
+@pytest.mark.parametrize("sent", [Reaction, zipped])
+def test_a_reply_of_16_mib_is_read(sent, tmp_path, fake):
+    with Scripted(always(sent(padded(transport.LONGEST_REPLY)))) as server:
+        assert ask(client(server), requests("a"), tmp_path / "c", fake)["a"].text == "fine"
+
+
+LONG = {
+    "one byte more": Reaction(padded(transport.LONGEST_REPLY + 1)),
+    "one byte more when unpacked": zipped(padded(transport.LONGEST_REPLY + 1)),
+    "a thousand times as much when unpacked": zipped(bytes(4 * transport.LONGEST_REPLY)),
+    "more behind the end of what is packed": replace(zipped(b"{}"), body=gzip.compress(b"{}") + bytes(2**25)),
+    "without end": Reaction(bytes(transport.LONGEST_REPLY + 1), drip=0.01, length=10**12),
+    "with a bad status": Reaction(padded(transport.LONGEST_REPLY + 1), status=500),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_longer_reply_is_an_error(name, tmp_path, fake):
+    with Scripted(always(LONG[name])) as server:
+        answer = ask(client(server, retries=5), requests("a"), tmp_path / "c", fake)["a"]
+    assert answer.error == "the reply is longer than 16 MiB" and answer.attempts == 2
+
+
+def test_what_a_packed_reply_takes_of_memory_is_limited(tmp_path, fake):
+    bomb = zipped(bytes(2**28))
+    tracemalloc.start()
+    with Scripted(always(bomb)) as server:
+        ask(client(server, retries=0), requests("a"), tmp_path / "c", fake)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * transport.LONGEST_REPLY  # of 16 times as much; what has come, its growing copy, and the pieces
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
+def test_an_encoding_that_was_not_asked_for_is_not_decoded(encoding, tmp_path, fake):
+    with Scripted(always(Reaction(reply(), headers=(("content-encoding", encoding),)))) as server:
+        answer = ask(client(server), requests("a"), tmp_path / "c", fake)["a"]
+    assert server.headers[0]["accept-encoding"] == "gzip"
+    assert f"encoding {encoding!r}, which was not asked for" in answer.error
+
+
+def test_a_character_set_that_unpacks_is_not_used(tmp_path, fake):
+    # Python takes "zlib" for the name of a character set.
+    body = zlib.compress(bytes(2**20))
+    with Scripted(always(Reaction(body, content_type="application/json; charset=zlib"))) as server:
+        answer = ask(client(server), requests("a"), tmp_path / "c", fake)["a"]
+    assert answer.error.startswith("the answer is no JSON")
+
+
+def test_broken_packing_is_an_error(tmp_path, fake):
+    with Scripted(always(Reaction("no gzip", headers=(("content-encoding", "gzip"),)))) as server:
+        assert "no gzip" in ask(client(server), requests("a"), tmp_path / "c", fake)["a"].error
+
+
+# Redirects
+
+
+def sent_on(address: str, status: int = 307) -> Reaction:
+    return Reaction("moved", status=status, headers=(("location", address),))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_nothing_is_sent_to_another_server_and_its_address_is_told(status, tmp_path, fake):
+    with Scripted(always(Reaction(reply("from elsewhere")))) as other:
+        elsewhere = other.base_url.replace("127.0.0.1", "localhost")  # another port too
+        with Scripted(always(sent_on(f"{elsewhere}/chat/completions", status))) as server:
+            with pytest.raises(InputError) as caught:
+                ask(client(server), requests("a", "b"), tmp_path / "c", fake)
+            assert f"sends requests on to {elsewhere}, which was not followed" in str(caught.value)
+            assert "give it as the address" in str(caught.value)
+        assert (len(server.seen), other.seen) == (1, [])
+    assert not (tmp_path / "c").exists()
+
+
+def test_another_port_is_another_server_and_so_is_another_scheme(tmp_path, fake):
+    with Scripted(always(Reaction(reply()))) as other:
+        for address in (other.base_url, server_of(other).replace("http:", "https:")):
+            with Scripted(always(sent_on(f"{address}/chat/completions"))) as server, pytest.raises(InputError) as error:
+                ask(client(server), requests("a"), tmp_path / "c", fake)
+            assert address in str(error.value)
+    assert other.seen == []
+
+
+def server_of(server: Scripted) -> str:
+    return server.base_url.removesuffix("/v1")
+
+
+def test_the_same_server_may_send_on_to_another_of_its_paths(tmp_path, fake):
+    with Scripted(lambda message, _: sent_on("/v2/x") if "v1" in server.paths[-1] else Reaction(reply())) as server:
+        assert ask(client(server), requests("a"), tmp_path / "c", fake)["a"].text == "fine"
+    assert server.paths == ["/v1/chat/completions", "/v2/x"]
+
+
+def test_a_server_that_sends_in_circles_is_left(tmp_path, fake):
+    with Scripted(always(sent_on("/v1/chat/completions"))) as server, pytest.raises(InputError, match="sends requests"):
+        ask(client(server), requests("a"), tmp_path / "c", fake)
+    assert len(server.seen) < 10
+
+
+@pytest.mark.parametrize("address", ["", "http://[", "http://h:99999/v1", "//", "javascript:x", "http://\x1b[31m/"])
+def test_a_redirect_to_nowhere_is_told_as_well(address, tmp_path, fake):
+    with Scripted(always(sent_on(address))) as server:
+        try:
+            told = ask(client(server, retries=0), requests("a"), tmp_path / "c", fake)["a"].error
+        except InputError as error:
+            told = str(error)
+    assert told and "\x1b" not in told
+
+
+def test_a_redirect_tells_no_key(tmp_path, fake, monkeypatch):
+    monkeypatch.setenv("MY_KEY", KEY)
+    reaction = sent_on(f"http://u:{KEY}@other.example/v1?key={KEY}")
+    with Scripted(always(reaction)) as server, pytest.raises(InputError, match="http://other.example/v1,") as caught:
+        ask(client(server, key_name="MY_KEY"), requests("a"), tmp_path / "c", fake)
+    assert KEY not in str(caught.value)
+
+
+# What a server says does nothing to a terminal
+
+ESCAPE = "\x1b[31mred\x1b]0;title\x07\u202e"
+
+
+def test_a_refusal_and_a_failure_are_told_visibly(tmp_path, fake):
+    for status in (401, 404, 307):
+        with Scripted(always(Reaction(ESCAPE, status=status))) as server, pytest.raises(InputError) as caught:
+            ask(client(server), requests("a"), tmp_path / "c", fake)
+        assert text.visible(str(caught.value)) == (str(caught.value), 0)
+    for reaction in (Reaction(ESCAPE), Reaction(ESCAPE, status=500), Reaction(ESCAPE, status=400)):
+        with Scripted(always(reaction)) as server:
+            error = ask(client(server, retries=0), requests("a"), tmp_path / "d", fake)["a"].error
+        assert "red" in error and text.visible(error) == (error, 0)
+
+
+def test_the_name_of_what_was_served_is_visible(tmp_path, fake):
+    with Scripted(always(Reaction(reply("fine", model=ESCAPE)))) as server:
+        answer = ask(client(server), requests("a"), tmp_path / "c", fake)["a"]
+    assert answer.served == text.visible(ESCAPE)[0] and "‹U+001B›" in answer.served
+
+
+def test_the_answer_itself_is_kept_as_it_came(tmp_path, fake):
+    with Scripted(always(Reaction(reply(f"a{ESCAPE}b")))) as server:
+        assert ask(client(server), requests("a"), tmp_path / "c", fake)["a"].text == f"a{ESCAPE}b"
 
 
 # What a model should answer in
@@ -442,11 +669,38 @@ def test_a_secret_in_the_address_is_refused_and_not_repeated(address):
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost:8000", "ftp://host/v1", "http://", "http://host:port/v1", "http://["]
+    "address",
+    [
+        *["", "localhost:8000", "ftp://host/v1", "http://", "http://host:port/v1", "http://[", "host/v1", "//host/v1"],
+        *["http://host:99999/v1", "http://host:-1/v1", "http://host:0/v1", "http:///v1", "http:/host/v1", "http:host"],
+        *["http://my host/v1", "http://host/v 1", " http://host/v1", "http://host/v1\n", "http://ho\tst", "http://h\0"],
+        *["http://a..b/v1", "http://.host", "http://-host", "http://ho_st!/v1", "http://" + "a" * 64, "http://h\\v1"],
+        *[
+            "http://1.2.3/v1",
+            "http://999.1.1.1/v1",
+            "http://[::1/v1",
+            "http://[::g]/v1",
+            "http://::1/v1",
+            "http://a:b:1",
+        ],
+    ],
 )
 def test_an_unusable_address_is_told(address):
     with pytest.raises(InputError, match="is no address"):
         Endpoint(address, "m")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *["localhost", "127.0.0.1", "[::1]", "api.openai.com", "my_vllm", "a-b.example.", "xn--bcher-kva.example"],
+        *["bücher.example", "1password.com", "h", "3com", "127.0.0.1:8000", "[::1]:65535", "HOST:1"],
+    ],
+)
+def test_a_host_that_can_be_one_is_taken(host):
+    assert Endpoint(f"http://{host}/v1", "m").host == host
+    Endpoint(f"https://{host}", "m")
+    Endpoint(f"https://{host}/deep/path-1.0/~me/v1/", "m")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from safety_nb.core import endpoint
 from safety_nb.core.endpoint import Answer, Clock, Endpoint, Request
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
+from safety_nb.core.text import visible
 from safety_nb.data.datasets import fetch
 from safety_nb.judge.judgement import Judge, Judgement
 from safety_nb.judge.kinds import rubrics
@@ -211,7 +212,7 @@ def _answered(
             served |= {answer.served} - {"", ask.model}
         yield [come.pop(request.id) for request in group]
     if served:
-        print(f"{name}: {ask.host} says that it served {', '.join(sorted(served))}", flush=True)
+        print(f"{name}: {ask.host} says that it served {visible(', '.join(sorted(served)))[0]}", flush=True)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
