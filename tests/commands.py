@@ -36,7 +36,14 @@ def papermill(notebook: Path, output: Path, *arguments: str, cwd: Path) -> Answe
     """Execute a notebook in a folder as the papermill command does; with the fixture ``kernels`` in a forked kernel."""
     from papermill.cli import papermill as command
 
-    return _called(command, ["papermill", str(notebook), str(output), "--no-progress-bar", *arguments], cwd, {})
+    def main() -> None:
+        try:
+            command()
+        except Exception:  # as Python itself ends
+            traceback.print_exc()
+            raise SystemExit(1) from None
+
+    return _called(main, ["papermill", str(notebook), str(output), "--no-progress-bar", *arguments], cwd, {})
 
 
 def _called(main: Callable[[], object], argv: list[str], cwd: Path, environment: dict[str, str | None]) -> Answer:
@@ -55,7 +62,4 @@ def _called(main: Callable[[], object], argv: list[str], cwd: Path, environment:
             status = 0
         except SystemExit as end:
             status = int(end.code or 0)
-        except Exception:
-            traceback.print_exc()
-            status = 1  # as Python itself ends
     return Answer(status, out.getvalue(), err.getvalue())
