@@ -38,8 +38,8 @@ def check_run(params: RunParams) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _check_model(base_model: str, revision: str, template: str) -> None:
-    """Check that a model is known and, where its chat template is asked for, that it has one of use."""
-    models.check(base_model, revision)
+    """Check that a model can be had and is whole and, where its chat template is asked for, that it has one of use."""
+    models.check_decoder(base_model, revision)
     if template == "chat":
         encoding.end_tokens(models.load_tokenizer(base_model, revision), template)
 
