@@ -9,7 +9,7 @@ from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.generate import generation
 from safety_nb.judge import building
-from safety_nb.train import encoding, models, training
+from safety_nb.train import encoding, models, template_fit, training
 
 
 def check_run(params: RunParams) -> None:
@@ -20,7 +20,7 @@ def check_run(params: RunParams) -> None:
     """
     complaints = []
     for check in (
-        lambda: mixing.draw(params),
+        lambda: mixing.draw(params, template_fit.of(params)),
         lambda: sources.evaluation_prompts(params.evaluation, params.data_dir),
         lambda: _check_model(params.base_model, params.revision, params.template),
         lambda: training.check_report_to(params.report_to),

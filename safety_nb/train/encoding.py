@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from safety_nb.core.errors import InputError
+from safety_nb.core.text import shortened
 from safety_nb.data import templates
 from safety_nb.train.plain_text import reader
+from safety_nb.train.pretrained import first_line
 
 IGNORED = -100  # the label PyTorch's cross-entropy leaves out
 
@@ -97,6 +99,12 @@ def encode_row(row: dict, tokenizer: Any, cutoff: int, template: str = "alpaca")
     return EncodedRow(input_ids[:cutoff], labels[:cutoff], whole_tokens=len(input_ids))
 
 
+def check_row(row: dict, tokenizer: Any) -> None:
+    """Raise InputError at a row that the tokenizer's chat template refuses, or whose earlier turns it rewrites."""
+    for _ in _answers(row, tokenizer):
+        pass
+
+
 def _tokens(row: dict, tokenizer: Any, template: str) -> tuple[list[int], list[int]]:
     """Token ids and labels of a row, nothing cut off."""
     return _chat_row(row, tokenizer) if template == "chat" else _alpaca_row(row, tokenizer)
@@ -114,27 +122,35 @@ def _alpaca_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
 # --- the model's own chat template --------------------------------------------------------------------------------
 
 
-def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Each answer is what the template adds to the rendered turns before it, up to its last special token."""
-    name, turns = f"row {row['id']}", templates.messages(row)
-    ids: list[int] = []
-    labels: list[int] = []
-    text, end = "", 0
+def _answers(row: dict, tokenizer: Any) -> Iterator[tuple[str, str]]:
+    """For each answer of a row, the rendered turns up to where it begins, and up to where it has ended."""
+    name, turns, text = templates.name_of(row), templates.messages(row), ""
     for place, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
         asked = _chat(turns[:place], tokenizer, ask=True, name=name)
         answered = _chat(turns[: place + 1], tokenizer, ask=False, name=name)
         if not (asked.startswith(text) and answered.startswith(asked)):
+            mend = "leave such rows out (on_bad_rows: leave out)" if row.get("messages") else "use template: alpaca"
             raise InputError(
                 f"template: the chat template of this tokenizer rewrites earlier turns (seen in {name}, turn "
-                f"{place + 1}), so what is trained on would not be what the model is asked with; use template: alpaca, "
-                "or a model with another template."
+                f"{place + 1}), so what is trained on would not be what the model is asked with; {mend}, or take a "
+                "model with another template."
             )
+        yield asked, answered
+        text = answered
+
+
+def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Each answer is what the template adds to the rendered turns before it, up to its last special token."""
+    name, special = templates.name_of(row), reader(tokenizer).special
+    ids: list[int] = []
+    labels: list[int] = []
+    text, end = "", 0
+    for asked, answered in _answers(row, tokenizer):
         ids = _longer(ids, text, asked, tokenizer)
         labels += [IGNORED] * (len(ids) - len(labels))
         ids = _longer(ids, asked, answered, tokenizer)
-        special = reader(tokenizer).special
         ends = [position for position in range(len(labels), len(ids)) if ids[position] in special]
         if not ends:
             raise InputError(
@@ -145,15 +161,13 @@ def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
         labels += ids[len(labels) : end] + [IGNORED] * (len(ids) - end)
         text = answered
     if not end:  # no answer: nothing carries loss, which is counted where rows are
-        ids = reader(tokenizer).ids(_chat(turns, tokenizer, ask=False, name=name))
+        ids = reader(tokenizer).ids(_chat(templates.messages(row), tokenizer, ask=False, name=name))
         return ids, [IGNORED] * len(ids)
     return ids[:end], labels[:end]
 
 
 def _chat(turns: list[dict], tokenizer: Any, *, ask: bool, name: str) -> str:
     """The turns as the chat template writes them, its control words marked; with ``ask``, up to an answer's begin."""
-    from jinja2 import TemplateError
-
     if not tokenizer.chat_template:
         raise InputError(
             "template: the tokenizer of base_model has no chat template (models that were never tuned to chat have "
@@ -164,8 +178,10 @@ def _chat(turns: list[dict], tokenizer: Any, *, ask: bool, name: str) -> str:
     try:
         text = tokenizer.apply_chat_template(veiled, tokenize=False, add_generation_prompt=ask, date_string=_DATE)
         return words.unveiled(words.marked(text))
-    except TemplateError as error:
-        raise InputError(f"template: the chat template of this tokenizer refuses {name}: {error}.") from error
+    except Exception as error:  # what the code of a template raises has no common kind
+        raise InputError(
+            f"template: the chat template of this tokenizer refuses {name}: {shortened(first_line(error), 200)}."
+        ) from error
 
 
 def _longer(ids: list[int], text: str, longer: str, tokenizer: Any) -> list[int]:
