@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,37 @@ def test_contributing_lists_every_module_in_its_room():
             listed |= {f"{room}.{module}" for module in re.findall(r"`(\w+)`", of_room)}
     packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     assert listed == set(MODULES) - packages - {"__main__", "_lazy", "cli"}
+
+
+# A model's own code
+
+
+def auto_classes_named_in(source: str) -> set[str]:
+    """transformers' classes that look into a model's files, and run code from there unless they are told not to."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = {"Name": ["id"], "Attribute": ["attr"], "alias": ["name"]}.get(type(node).__name__, [])
+        found |= {
+            name for each in names if re.match(r"Auto(Config|Tokenizer|Model|Processor)", name := getattr(node, each))
+        }
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "pipeline":
+            found.add("pipeline")
+    return found
+
+
+def code_of(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text())["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
+    return "\n".join(line for line in lines if not line.lstrip().startswith("%"))
+
+
+def test_only_one_module_lets_transformers_look_into_a_models_files():
+    sources = {name: path.read_text() for name, path in MODULES.items()}
+    assert "trust_remote_code=False" in sources["train.pretrained"]
+    found = {name for name, source in sources.items() if auto_classes_named_in(source)}
+    assert found == {"train.pretrained"}
+    assert [path.name for path in NOTEBOOKS if auto_classes_named_in(textwrap.dedent(code_of(path)))] == []
+    assert [name for name, source in sources.items() if "trust_remote_code=True" in source] == []
 
 
 def modules_loaded_by(statement: str) -> set[str]:

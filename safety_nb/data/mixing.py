@@ -14,8 +14,10 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams
+from safety_nb.core.text import visible
 from safety_nb.data import decontamination, overlap, templates
 from safety_nb.data.datasets import sources
+from safety_nb.data.datasets.rows import Usable
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,21 @@ class Mixture:
         train, validation: rows of id, instruction, input, output, source, form; a conversation has messages too.
         overlaps: rows in which an evaluation prompt was found.
         repeated: demonstrations that are there more than once because ``oversample`` allows it: copies, not firsts.
-        left_out: by data set, bad rows that ``on_bad_rows`` left out.
+        pools: the data sets drawn from, by name.
     """
 
     train: list[dict]
     validation: list[dict]
+    pools: dict[str, sources.TrainingSet]
     overlaps: list[decontamination.Overlap] = field(default_factory=list)
     repeated: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
 
 
-def mix(params: MixParams) -> dict:
+def mix(params: MixParams, usable: Usable | None = None) -> dict:
     """Draw the mixture of a run and write ``mix/train.jsonl``, ``mix/validation.jsonl`` and ``mix/mixture.json``.
+
+    Args:
+        usable: see ``draw``.
 
     Returns:
         The record of the mixture (its fields are in ``outputs/README.md``).
@@ -45,22 +50,26 @@ def mix(params: MixParams) -> dict:
     Raises:
         InputError: see ``draw``.
     """
-    mixture = draw(params)
+    mixture = draw(params, usable)
     run = run_folder.open_run(params.run_dir)
     files.write_jsonl(run.train_rows, mixture.train)
     files.write_jsonl(run.validation_rows, mixture.validation)
     hashes = {
         "train_sha256": files.sha256(run.train_rows),
         "validation_sha256": files.sha256(run.validation_rows),
-        "sources_sha256": {name: _sha256(_pool(name, params).rows) for name in _names(params)},
+        "sources_sha256": {name: _sha256(pool.rows) for name, pool in mixture.pools.items()},
     }
     record = {**_describe(mixture, params), **hashes, "mixture_sha256": _sha256(hashes)}
     files.write_json(run.mixture, record)
     return record
 
 
-def draw(params: MixParams) -> Mixture:
+def draw(params: MixParams, usable: Usable | None = None) -> Mixture:
     """Draw the mixture without writing anything.
+
+    Args:
+        usable: called with each row of the data sets; raises InputError at one that the template has no place for,
+            which falls under ``on_bad_rows``. By default the Alpaca template, where that is asked for.
 
     Raises:
         InputError: a data set is missing or bad, holds fewer rows than asked for, has no questions, is both general
@@ -80,31 +89,22 @@ def draw(params: MixParams) -> Mixture:
     ]
     if params.validation:
         wanted.append(_Wanted("validation", params.validation, {"n_validation": params.n_validation}))
+    usable = usable or (templates.alpaca if params.template == "alpaca" else None)
+    pools = {each.name: sources.training_set(each.name, params.data_dir, params.on_bad_rows, usable) for each in wanted}
     for each in wanted:
-        _refuse_too_few(each, params, len(_pool(each.name, params).rows))
+        _refuse_too_few(each, params, len(pools[each.name].rows))
     check = decontamination.Decontamination(params)
-    general, safety, *rest = (_sample(each, check) for each in wanted)
+    general, safety, *rest = (_sample(each, pools[each.name].rows, check) for each in wanted)
     validation = rest[0] if rest else general[params.n_general :]
     n_general = params.n_general - (params.n_safety if params.total == "fixed" else 0)
     train = general[:n_general] + safety
-    if params.template == "alpaca":
-        for row in train + validation:
-            templates.alpaca(row)
     return Mixture(
         train,
         validation,
+        pools,
         overlaps=check.overlaps(train, validation),
         repeated=sum(map(_is_copy, train)),
-        left_out={name: len(_pool(name, params).left_out) for name in _names(params)},
     )
-
-
-def _names(params: MixParams) -> list[str]:
-    return list(dict.fromkeys(filter(None, [params.general, params.safety, params.validation])))
-
-
-def _pool(name: str, params: MixParams) -> sources.TrainingSet:
-    return sources.training_set(name, params.data_dir, params.on_bad_rows)
 
 
 # --- drawing ------------------------------------------------------------------------------------------------------
@@ -135,10 +135,9 @@ def _refuse_too_few(wanted: _Wanted, params: MixParams, there: int, removed: int
     )
 
 
-def _sample(wanted: _Wanted, check: decontamination.Decontamination) -> list[dict]:
+def _sample(wanted: _Wanted, pool: list[dict], check: decontamination.Decontamination) -> list[dict]:
     """The first rows of a seeded order of a whole data set: so a larger sample begins with a smaller one."""
     params, name = check.params, wanted.name
-    pool = _pool(name, params).rows
     order = list(range(len(pool)))
     random.Random(f"{wanted.part} {params.seed}").shuffle(order)
     if wanted.part == "safety" and params.balance:
@@ -168,7 +167,7 @@ def _form(place: int, params: MixParams) -> str:
 def _values(name: str, pool: list[dict], balance: str) -> list[str]:
     for index, row in enumerate(pool):
         if balance not in row:
-            known = sorted(set(row) - {"instruction", "input", "output", "question", "messages"})
+            known = sorted(set(row) - {"instruction", "input", "output", "question", "messages", "beside"})
             raise InputError(
                 f"balance: row {index + 1} of data set {name!r} has no field {balance!r}; "
                 f"{'it has ' + ', '.join(known) if known else 'it has none to balance over'}; or leave balance empty."
@@ -200,16 +199,29 @@ def _as_mixture_row(row: dict, name: str, index: int, form: str, copy: int) -> d
             f"safety_form: data set {name!r} has no questions (no field 'question' in its row {index + 1}); "
             "use safety_form: instruction, or add the field."
         )
-    conversation = row.get("messages") and form == "instruction"
+    messages = row.get("messages") or []
+    if messages and form == "question":
+        messages = _with_question(row)
     return {
         "id": decontamination.row_id(name, index, copy),
         "instruction": row["question"] if form == "question" else row["instruction"],
         "input": "" if form == "question" else row["input"],
         "output": row["output"],
         "source": name,
-        "form": "conversation" if conversation else form,
-        **({"messages": row["messages"]} if conversation else {}),
+        "form": "conversation" if messages and form == "instruction" else form,
+        **({"messages": messages} if messages else {}),
     }
+
+
+def _with_question(row: dict) -> list[dict]:
+    """The messages of a row with its question in the place of its instruction."""
+    messages = list(row["messages"])
+    asked = templates.messages({**row, "messages": None})
+    for place in range(len(messages) - 1):
+        if [messages[place]["content"], messages[place + 1]["content"]] == [each["content"] for each in asked]:
+            messages[place] = {**messages[place], "content": row["question"]}
+            return messages
+    raise AssertionError("a row's exchange is among its messages")
 
 
 # --- the record ---------------------------------------------------------------------------------------------------
@@ -237,7 +249,8 @@ def _describe(mixture: Mixture, params: MixParams) -> dict[str, Any]:
         "validation": params.validation or f"held out of {params.general}",
         "n_validation": len(mixture.validation),
         "seed": params.seed,
-        "left_out": mixture.left_out,
+        "left_out": {name: len(pool.left_out) for name, pool in mixture.pools.items()},
+        "unread_fields": {name: pool.unread for name, pool in mixture.pools.items() if pool.unread},
         "duplicates": len(again),
         "duplicates_in_validation": sum(_whole_key(row) in trained for row in mixture.validation),
         "evaluation": {name: len(keys) for name, keys in evaluation.items()},
@@ -269,6 +282,9 @@ def remarks(record: dict) -> Iterator[str]:
     for name, number in record["left_out"].items():
         if number:
             yield f"Bad rows of {name} left out: {number:,}."
+    for name, fields in record.get("unread_fields", {}).items():
+        told = ", ".join(fields[:10]) + (f" and {len(fields) - 10} more" if len(fields) > 10 else "")
+        yield f"Fields of {name} that nothing reads: {visible(told)[0]}."
     if record["duplicates"]:
         yield f"Training rows that ask what an earlier one asks: {record['duplicates']:,}."
     if record["duplicates_in_validation"]:

@@ -6,6 +6,7 @@ token ids (both in ``train/encoding.py``).
 """
 
 from safety_nb.core.errors import InputError
+from safety_nb.core.text import shortened
 
 # The Alpaca format (Stanford Alpaca, 2023), which the paper's released code uses with and without input.
 _ALPACA = (
@@ -37,15 +38,25 @@ def alpaca(row: dict) -> tuple[str, str]:
     """The Alpaca prompt of a row, and its answer.
 
     Raises:
-        InputError: the row is a conversation: Alpaca has no place for several turns or a system message.
+        InputError: the row is a conversation: Alpaca has no place for several turns, a system message, or other fields
+            of messages.
     """
     if row.get("messages"):
         roles = ", ".join(message["role"] for message in row["messages"])
+        more = sorted({name for message in row["messages"] for name in message} - {"role", "content"})
+        of = [f"of its field {name}" for name in row.get("beside", ())]
+        of += [f"with {name} in its messages" for name in more]
+        told = shortened("; ".join([roles, *of]), 300)
         raise InputError(
-            f"template: row {row['id']} is a conversation ({roles}), and the Alpaca template holds one user and one "
-            "assistant turn; set template to chat, or leave such rows out of the data."
+            f"template: {name_of(row)} is a conversation ({told}), and the Alpaca template holds one user and one "
+            "assistant turn; set template to chat, or leave such rows out (on_bad_rows: leave out)."
         )
     return render(row["instruction"], row["input"]), row["output"]
+
+
+def name_of(row: dict) -> str:
+    """What a row is called in messages: by its id, where it has one."""
+    return f"row {row['id']}" if "id" in row else "the row"
 
 
 def messages(row: dict) -> list[dict]:

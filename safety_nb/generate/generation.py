@@ -20,7 +20,7 @@ from safety_nb.data import templates
 from safety_nb.data.datasets import sources
 from safety_nb.generate import coherence, decoding
 from safety_nb.train import models
-from safety_nb.train.encoding import encode_rendered, end_tokens, render_question
+from safety_nb.train.encoding import encode_question, end_tokens, render_question
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _by_model(
     resumed = len(answers)
     adapter = run.adapter if params.adapter == "run" else None
     model = models.load_answering(params.base_model, adapter, params.revision, params.merge_adapter)
-    encoded = {question.name: encode_rendered(question.rendered, tokenizer, params.template) for question in questions}
+    encoded = {question.name: encode_question(question.prompt, tokenizer, params.template) for question in questions}
     room = _room(model, params.answer_tokens)
     waiting = []
     for question in questions:

@@ -24,7 +24,7 @@ from safety_nb.core.params import TrainRewardParams
 from safety_nb.data.datasets import sources
 from safety_nb.judge.kinds import harmfulness
 from safety_nb.stats import estimates
-from safety_nb.train import cards, models
+from safety_nb.train import cards, models, pretrained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,31 +230,25 @@ def out_folder(params: TrainRewardParams) -> Path:
 def _fresh(params: TrainRewardParams) -> tuple[Any, Any]:
     """The base with a new head of one output, in float32, and its tokenizer."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
     models.check(params.base_model, params.revision)
-    where, revision = models.locate(params.base_model), params.revision or "main"
+    where = models.locate(params.base_model)
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns that the head is new
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        tokenizer = pretrained.tokenizer(where, params.revision)
+        model = pretrained.weights(
+            "SequenceClassification",
             where,
-            revision=revision,
+            params.revision,
+            new_head=True,
             num_labels=1,
             id2label={0: "harmfulness"},
             label2id={"harmfulness": 0},
             problem_type="regression",
             dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
         )
-    except (ValueError, OSError, ImportError) as error:
-        raise InputError(
-            f"base_model: {params.base_model!r} cannot be loaded with a regression head "
-            f"({str(error).strip().splitlines()[0]}); choose one in safetensors whose architecture has one."
-        ) from error
     finally:
         logging.set_verbosity(before)
     models.settle_padding(model, tokenizer)

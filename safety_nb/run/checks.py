@@ -9,7 +9,7 @@ from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.generate import generation
 from safety_nb.judge import building
-from safety_nb.train import encoding, models, training
+from safety_nb.train import encoding, models, template_fit, training
 
 
 def check_run(params: RunParams) -> None:
@@ -20,7 +20,7 @@ def check_run(params: RunParams) -> None:
     """
     complaints = []
     for check in (
-        lambda: mixing.draw(params),
+        lambda: mixing.draw(params, template_fit.of(params)),
         lambda: sources.evaluation_prompts(params.evaluation, params.data_dir),
         lambda: _check_model(params.base_model, params.revision, params.template),
         lambda: training.check_report_to(params.report_to),
@@ -38,8 +38,8 @@ def check_run(params: RunParams) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _check_model(base_model: str, revision: str, template: str) -> None:
-    """Check that a model is known and, where its chat template is asked for, that it has one of use."""
-    models.check(base_model, revision)
+    """Check that a model can be had and is whole and, where its chat template is asked for, that it has one of use."""
+    models.check_decoder(base_model, revision)
     if template == "chat":
         encoding.end_tokens(models.load_tokenizer(base_model, revision), template)
 

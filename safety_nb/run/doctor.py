@@ -22,7 +22,7 @@ from safety_nb.core.params import RunParams, validate
 from safety_nb.data import mixing
 from safety_nb.data.datasets import fetch, sources
 from safety_nb.run import checks, fork_server, machine, timing
-from safety_nb.train import memory, models
+from safety_nb.train import memory, models, template_fit
 
 _MEASURING_SECONDS = 15  # that steps of the run itself may take, by arithmetic
 _REPORTS_BYTES = 20e6  # notebooks, tables and pages of a run
@@ -77,7 +77,7 @@ def _examine_runs(
             yield missing
         work = None
         with contextlib.suppress(InputError, OSError, ValueError):  # told above
-            rows, asked = mixing.draw(params), _asked(params)
+            rows, asked = mixing.draw(params, template_fit.of(params)), _asked(params)
             tokenizer = models.load_tokenizer(params.base_model, params.revision)
             work = timing.count_work(params, tokenizer, rows.train, rows.validation, asked)
         fits, adapter, recomputed = fit(params, work, models.free_memory())

@@ -2,7 +2,7 @@
 
 Takes any Hugging Face tokenizer as an argument; loads nothing and knows no model. Templates: ``alpaca``
 (``templates.py``), or ``chat``, the tokenizer's own chat template. Training and generation encode prompts by the same
-functions, so that they cannot drift apart.
+functions, so that they cannot drift apart. What a user wrote is text, whatever control words stand in it.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from safety_nb.core.errors import InputError
+from safety_nb.core.text import shortened
 from safety_nb.data import templates
+from safety_nb.train.plain_text import reader
+from safety_nb.train.pretrained import first_line
 
 IGNORED = -100  # the label PyTorch's cross-entropy leaves out
 
@@ -44,7 +47,7 @@ class EncodedRow:
 
 def encode_prompt(text: str, tokenizer: Any) -> list[int]:
     """Token ids of a rendered Alpaca prompt, with the start token (once) where the tokenizer has one."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = reader(tokenizer).ids(text)
     return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
 
 
@@ -56,17 +59,18 @@ def render_question(prompt: str, tokenizer: Any, template: str = "alpaca") -> st
     """
     if template == "alpaca":
         return templates.render(prompt)
-    return _chat([{"role": "user", "content": prompt}], tokenizer, ask=True, name="an evaluation prompt")
+    return reader(tokenizer).shown(_chat_question(prompt, tokenizer))
 
 
 def encode_question(prompt: str, tokenizer: Any, template: str = "alpaca") -> list[int]:
     """Token ids of an evaluation prompt, up to where the answer begins. Raises InputError, as ``render_question``."""
-    return encode_rendered(render_question(prompt, tokenizer, template), tokenizer, template)
+    if template == "alpaca":
+        return encode_prompt(templates.render(prompt), tokenizer)
+    return reader(tokenizer).ids(_chat_question(prompt, tokenizer))
 
 
-def encode_rendered(text: str, tokenizer: Any, template: str = "alpaca") -> list[int]:
-    """Token ids of what ``render_question`` returned."""
-    return encode_prompt(text, tokenizer) if template == "alpaca" else _ids(text, tokenizer)
+def _chat_question(prompt: str, tokenizer: Any) -> str:
+    return _chat([{"role": "user", "content": prompt}], tokenizer, ask=True, name="an evaluation prompt")
 
 
 def end_tokens(tokenizer: Any, template: str = "alpaca") -> list[int]:
@@ -95,6 +99,12 @@ def encode_row(row: dict, tokenizer: Any, cutoff: int, template: str = "alpaca")
     return EncodedRow(input_ids[:cutoff], labels[:cutoff], whole_tokens=len(input_ids))
 
 
+def check_row(row: dict, tokenizer: Any) -> None:
+    """Raise InputError at a row that the tokenizer's chat template refuses, or whose earlier turns it rewrites."""
+    for _ in _answers(row, tokenizer):
+        pass
+
+
 def _tokens(row: dict, tokenizer: Any, template: str) -> tuple[list[int], list[int]]:
     """Token ids and labels of a row, nothing cut off."""
     return _chat_row(row, tokenizer) if template == "chat" else _alpaca_row(row, tokenizer)
@@ -105,34 +115,42 @@ def _alpaca_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
     end tokens are added here, always, because tokenizers differ in what they add by themselves."""
     text, output = templates.alpaca(row)
     prompt = encode_prompt(text, tokenizer)
-    answer = tokenizer(output, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    answer = reader(tokenizer).ids(output) + [tokenizer.eos_token_id]
     return prompt + answer, [IGNORED] * len(prompt) + answer
 
 
 # --- the model's own chat template --------------------------------------------------------------------------------
 
 
-def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Each answer is what the template adds to the rendered turns before it, up to its last special token."""
-    name, turns = f"row {row['id']}", templates.messages(row)
-    ids: list[int] = []
-    labels: list[int] = []
-    text, end = "", 0
+def _answers(row: dict, tokenizer: Any) -> Iterator[tuple[str, str]]:
+    """For each answer of a row, the rendered turns up to where it begins, and up to where it has ended."""
+    name, turns, text = templates.name_of(row), templates.messages(row), ""
     for place, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
         asked = _chat(turns[:place], tokenizer, ask=True, name=name)
         answered = _chat(turns[: place + 1], tokenizer, ask=False, name=name)
         if not (asked.startswith(text) and answered.startswith(asked)):
+            mend = "leave such rows out (on_bad_rows: leave out)" if row.get("messages") else "use template: alpaca"
             raise InputError(
                 f"template: the chat template of this tokenizer rewrites earlier turns (seen in {name}, turn "
-                f"{place + 1}), so what is trained on would not be what the model is asked with; use template: alpaca, "
-                "or a model with another template."
+                f"{place + 1}), so what is trained on would not be what the model is asked with; {mend}, or take a "
+                "model with another template."
             )
+        yield asked, answered
+        text = answered
+
+
+def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Each answer is what the template adds to the rendered turns before it, up to its last special token."""
+    name, special = templates.name_of(row), reader(tokenizer).special
+    ids: list[int] = []
+    labels: list[int] = []
+    text, end = "", 0
+    for asked, answered in _answers(row, tokenizer):
         ids = _longer(ids, text, asked, tokenizer)
         labels += [IGNORED] * (len(ids) - len(labels))
         ids = _longer(ids, asked, answered, tokenizer)
-        special = _special_ids(tokenizer)
         ends = [position for position in range(len(labels), len(ids)) if ids[position] in special]
         if not ends:
             raise InputError(
@@ -143,28 +161,27 @@ def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
         labels += ids[len(labels) : end] + [IGNORED] * (len(ids) - end)
         text = answered
     if not end:  # no answer: nothing carries loss, which is counted where rows are
-        ids = _ids(_chat(turns, tokenizer, ask=False, name=name), tokenizer)
+        ids = reader(tokenizer).ids(_chat(templates.messages(row), tokenizer, ask=False, name=name))
         return ids, [IGNORED] * len(ids)
     return ids[:end], labels[:end]
 
 
 def _chat(turns: list[dict], tokenizer: Any, *, ask: bool, name: str) -> str:
-    """The turns as the chat template writes them; with ``ask``, up to where an answer begins."""
-    from jinja2 import TemplateError
-
+    """The turns as the chat template writes them, its control words marked; with ``ask``, up to an answer's begin."""
     if not tokenizer.chat_template:
         raise InputError(
             "template: the tokenizer of base_model has no chat template (models that were never tuned to chat have "
             "none); use template: alpaca, or a model that has one."
         )
+    words = reader(tokenizer)
+    veiled = [{**words.veiled(turn), "role": turn["role"]} for turn in turns]
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask, date_string=_DATE)
-    except TemplateError as error:
-        raise InputError(f"template: the chat template of this tokenizer refuses {name}: {error}.") from error
-
-
-def _ids(text: str, tokenizer: Any) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]  # a chat template writes its own start token
+        text = tokenizer.apply_chat_template(veiled, tokenize=False, add_generation_prompt=ask, date_string=_DATE)
+        return words.unveiled(words.marked(text))
+    except Exception as error:  # what the code of a template raises has no common kind
+        raise InputError(
+            f"template: the chat template of this tokenizer refuses {name}: {shortened(first_line(error), 200)}."
+        ) from error
 
 
 def _longer(ids: list[int], text: str, longer: str, tokenizer: Any) -> list[int]:
@@ -173,15 +190,9 @@ def _longer(ids: list[int], text: str, longer: str, tokenizer: Any) -> list[int]
     Where the two would merge into other tokens at the seam, what is added is encoded apart: at generation the
     tokens before the answer are given too.
     """
-    whole = _ids(longer, tokenizer)
-    return whole if whole[: len(ids)] == ids else ids + _ids(longer[len(text) :], tokenizer)
-
-
-def _special_ids(tokenizer: Any) -> set[int]:
-    return {
-        *tokenizer.all_special_ids,
-        *(id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special),
-    }
+    words = reader(tokenizer)
+    whole = words.ids(longer)
+    return whole if whole[: len(ids)] == ids else ids + words.ids(longer[len(text) :])
 
 
 # --- looking at what is trained on --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Knows neither data nor judging. torch, transformers, peft and bitsandbytes are i
 
 import contextlib
 import ctypes
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from safety_nb.core import files
 from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.tiny import world
+from safety_nb.train import model_folder, pretrained
 
 TINY = "tiny"
+_HUB_ID = re.compile(r"(?=.{3,96}\Z)[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*(?<![.-])", re.ASCII)  # as the hub has them
 
 
 def locate(base_model: str, asked: str = "base_model") -> str:
@@ -29,21 +32,24 @@ def locate(base_model: str, asked: str = "base_model") -> str:
     """
     if base_model == TINY:
         return str(world.BASE_DIR)
-    folder = Path(base_model).expanduser()
-    if (folder / "config.json").is_file():
-        return str(folder)
-    if folder.is_dir():
+    if is_folder(base_model):
+        folder = Path(base_model).expanduser()
+        if (folder / "config.json").is_file():
+            return str(folder)
         raise InputError(f"{asked}: the folder {base_model!r} holds no config.json; name the folder of a saved model.")
-    if base_model.count("/") != 1 or not all(base_model.split("/")) or base_model.startswith((".", "~")):
+    if not _HUB_ID.fullmatch(base_model) or "--" in base_model or ".." in base_model:
         raise InputError(
-            f"{asked}: {base_model!r} is not known. Choose {TINY!r} (the embedded miniature), "
+            f"{asked}: {base_model!r} is not known: there is no such folder. Choose {TINY!r} (the embedded miniature), "
             "the folder of a saved model, or a hub id such as 'owner/name'."
         )
     return base_model
 
 
 def is_folder(name: str) -> bool:
-    return Path(name).expanduser().is_dir()
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long for the file system, a NUL, ~ of nobody
+        return False
 
 
 def with_revision(name: str) -> tuple[str, str]:
@@ -60,14 +66,42 @@ def path_in(base_model: str) -> str:
 
 
 def check(base_model: str, revision: str = "", asked: str = "base_model") -> None:
-    """Fail early when a base model cannot be had: looks only at its ``config.json``.
+    """Fail early when a model cannot be had, is of a kind that is not known, or lacks weights: loads none of them.
 
     Raises:
-        InputError: the name is not known, or the hub does not have it, or cannot be reached and no copy is cached.
+        InputError: the name is not known; the hub does not have it, or cannot be reached and no copy is cached;
+            transformers does not know the kind of model without code of the model's own; a folder's weights are
+            missing or no safetensors.
     """
     where = locate(base_model, asked)
-    if where != base_model or Path(where).is_dir():
+    if Path(where) in (world.BASE_DIR, world.REWARD_DIR):
         return
+    if Path(where).is_dir():
+        model_folder.check_files(Path(where), asked)
+    else:
+        _fetch_config(base_model, revision, asked)
+    pretrained.config(where, revision, asked)
+
+
+def check_decoder(name: str, revision: str = "", asked: str = "base_model") -> None:
+    """``check``, and that a model is a decoder that can be tuned and asked, with a tokenizer of its own.
+
+    Raises:
+        InputError: as ``check``, ``outline`` and ``load_tokenizer``; configuration, weights and tokenizer are not of
+            one model.
+    """
+    check(name, revision, asked)
+    where = locate(name, asked)
+    if Path(where) == world.BASE_DIR:
+        return
+    tokenizer, model = load_tokenizer(name, revision, asked), outline(name, revision, asked=asked)
+    model_folder.check_vocabulary(name, tokenizer, model, asked)
+    if Path(where).is_dir():
+        pretrained.check_weights("CausalLM", where, asked)
+
+
+def _fetch_config(base_model: str, revision: str, asked: str) -> None:
+    """The ``config.json`` of a model on the hub, into the cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -82,7 +116,7 @@ def check(base_model: str, revision: str = "", asked: str = "base_model") -> Non
             f"{asked}: the hub has no model {base_model!r} (or it is private and HF_TOKEN is not set). "
             f"Choose {TINY!r}, the folder of a saved model, or another hub id."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:  # the last: no revision's name
         raise InputError(
             f"{asked}: {base_model!r} could not be fetched from the hub and no copy of it is cached here "
             f"({type(error).__name__}). Connect, or name the folder of a saved model, or {TINY!r}."
@@ -142,17 +176,15 @@ def optimizer(asked: str) -> str:
     return "paged_adamw_8bit" if pick_device() == "cuda" else "adamw_torch"
 
 
-def load_tokenizer(base_model: str, revision: str = "") -> Any:
+def load_tokenizer(base_model: str, revision: str = "", asked: str = "base_model") -> Any:
     """The base model's tokenizer, with an end token and a padding token.
 
     Raises:
-        InputError: the tokenizer has no end token, so a model could not learn to stop.
+        InputError: there is none that can be loaded, or it has no end token, so a model could not learn to stop.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(locate(base_model), revision=revision or None)
+    tokenizer = pretrained.tokenizer(locate(base_model, asked), revision, asked)
     if tokenizer.eos_token_id is None:
-        raise InputError(f"base_model: the tokenizer of {base_model!r} has no end token; choose a model that has one.")
+        raise InputError(f"{asked}: the tokenizer of {base_model!r} has no end token; choose a model that has one.")
     if tokenizer.pad_token_id is None:
         # Padding is masked wherever it is used, so any existing token serves and no embedding is added.
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -183,7 +215,7 @@ def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") ->
     Args:
         asked_dtype: what it computes in, see ``compute_dtype``.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     device = pick_device()
     dtype = compute_dtype(device, asked_dtype)
@@ -194,14 +226,13 @@ def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") ->
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    model = AutoModelForCausalLM.from_pretrained(
+    model = pretrained.weights(
+        "CausalLM",
         locate(base_model),
-        revision=revision or None,
+        revision,
         quantization_config=quantization,
         dtype=dtype,
         device_map={"": 0 if device == "cuda" else "cpu"},
-        use_safetensors=True,
-        trust_remote_code=False,
     )
     _keep_autograd(model)
     if device == "cpu":
@@ -214,7 +245,7 @@ def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") ->
     return model
 
 
-def outline(base_model: str, revision: str = "", asked_dtype: str = "auto") -> Any:
+def outline(base_model: str, revision: str = "", asked_dtype: str = "auto", asked: str = "base_model") -> Any:
     """The base as tensors without storage (PyTorch's ``meta`` device): reads its ``config.json`` and no weights.
 
     Its linear layers are those that ``load_base`` holds in 4 bits. Takes an adapter as the real one does.
@@ -222,21 +253,11 @@ def outline(base_model: str, revision: str = "", asked_dtype: str = "auto") -> A
     Raises:
         InputError: transformers does not know this kind of model, or its configuration is bad.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     _let_falcon_be_quantised()
-    try:
-        config = AutoConfig.from_pretrained(locate(base_model), revision=revision or None, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype(pick_device(), asked_dtype))
-    except (ValueError, OSError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"base_model: {base_model!r} is no model that transformers can build ({str(error).splitlines()[0]}); "
-            "choose one whose architecture it knows without code of the model's own."
-        ) from error
+    dtype = compute_dtype(pick_device(), asked_dtype)
+    model = pretrained.outline("CausalLM", locate(base_model, asked), revision, asked, dtype=dtype)
     if not linear_layers(model):
-        raise InputError(f"base_model: {base_model!r} has no linear layer that could be quantised; choose another.")
+        raise InputError(f"{asked}: {base_model!r} has no linear layer that could be quantised; choose another.")
     return model
 
 
@@ -262,38 +283,14 @@ def load_classifier(name: str, revision: str = "") -> tuple[Any, Any]:
         InputError: it is no such model, its weights are not safetensors, or it has no tokenizer.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     where, device = locate(name, "judges"), pick_device()
-    try:
-        config = AutoConfig.from_pretrained(where, revision=revision or "main", trust_remote_code=False)
-        with torch.device("meta"):
-            size = AutoModelForSequenceClassification.from_config(config).num_parameters()
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            where,
-            revision=revision or "main",
-            dtype=torch.float32 if size < _IN_FLOAT32 else compute_dtype(device),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision or "main", trust_remote_code=False)
-    except (ValueError, OSError, TypeError, AttributeError, KeyError, ImportError) as error:
-        raise InputError(
-            f"judges: {name!r} cannot be loaded as a classification model ({_first_line(error)}); choose one "
-            "with a classification head, weights in safetensors and a tokenizer."
-        ) from error
-    if loading["missing_keys"]:
-        raise InputError(
-            f"judges: {name!r} lacks weights of a classification model ({', '.join(sorted(loading['missing_keys']))}): "
-            "it was never trained as one. Choose another."
-        )
+    size = pretrained.outline("SequenceClassification", where, revision, "judges").num_parameters()
+    dtype = torch.float32 if size < _IN_FLOAT32 else compute_dtype(device)
+    model = pretrained.weights("SequenceClassification", where, revision, "judges", dtype=dtype)
+    tokenizer = pretrained.tokenizer(where, revision, "judges")
     settle_padding(model, tokenizer)
     return model.to(device).eval(), tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def settle_padding(model: Any, tokenizer: Any) -> None:
@@ -311,15 +308,8 @@ def load_plain(base_model: str, revision: str, dtype: str) -> Any:
         dtype: name of a torch dtype.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
-        locate(base_model),
-        revision=revision or None,
-        dtype=getattr(torch, dtype),
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    return pretrained.weights("CausalLM", locate(base_model), revision, dtype=getattr(torch, dtype))
 
 
 def count_parameters(base_model: str, revision: str = "") -> int:

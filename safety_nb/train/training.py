@@ -13,7 +13,8 @@ from typing import Any
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
-from safety_nb.train import checkpoints, inputs, memory, models, packing, records
+from safety_nb.core.text import shortened
+from safety_nb.train import checkpoints, inputs, memory, models, packing, pretrained, records
 from safety_nb.train.encoding import EncodedRow
 from safety_nb.train.metrics import metrics_table
 from safety_nb.train.records import TrainingRecord
@@ -44,20 +45,26 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         torch.set_num_threads(params.cpu_threads)
     read = inputs.read(run, params, models.load_tokenizer(params.base_model, params.revision))
     kept = checkpoints.of(run, params)
-    checkpoint = kept.newest_whole()
-    choice = _at_once(params, read.training.encoded, checkpoint)
-    print(f"Memory: {choice.reason}.")
-
-    set_seed(params.seed)  # before the adapter: its initial weights are random
-    loop, packed = _loop(params, run, read, choice, on_metrics)
-    checkpoints.check_disk(run, loop)
-    kept.clear_others()
-    outcome = loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    while True:
+        checkpoint, before = _newest(kept)
+        choice = before or _at_once(params, read.training.encoded)
+        print(f"Memory: {choice.reason}.")
+        set_seed(params.seed)  # before the adapter: its initial weights are random
+        loop, packed = _loop(params, run, read, choice, on_metrics)
+        checkpoints.check_disk(run, loop)
+        kept.clear_others()
+        try:
+            outcome = loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            break
+        except Exception as error:
+            if checkpoint is None or not _is_of_its_checkpoint(error, loop, checkpoint):
+                raise
+            kept.set_aside(checkpoint, shortened(pretrained.first_line(error), 200))
     trained = records.Trained(
         validation=loop.evaluate() if read.validation.encoded else {},
         metrics=metrics_table(loop.state.log_history, loop.steps_per_epoch),
         packed=packed,
-        resumed_steps=int(checkpoint.name.split("-")[1]) if checkpoint else 0,
+        resumed_steps=checkpoints.step_of(checkpoint) if checkpoint else 0,
         seconds=outcome.metrics["train_runtime"],
     )
 
@@ -65,6 +72,26 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     records.write(run, record, read, trained.metrics, loop)
     shutil.rmtree(kept.folder, ignore_errors=True)
     return record
+
+
+def _newest(kept: checkpoints.Checkpoints) -> tuple[Path | None, memory.Choice | None]:
+    """The checkpoint to go on from, and the choice it was made with; one that cannot be gone on from is set aside."""
+    while checkpoint := kept.newest_whole():
+        try:
+            return checkpoint, checkpoints.choice_of(checkpoint)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            kept.set_aside(checkpoint, shortened(pretrained.first_line(error), 200))
+    return None, None
+
+
+def _is_of_its_checkpoint(error: Exception, loop: Any, checkpoint: Path) -> bool:
+    """Whether a training failed by what its checkpoint holds: before it made a step, and by no fault that it tells."""
+    import torch
+
+    from safety_nb.train import packed_trainer
+
+    told = (InputError, packed_trainer.TrainingDiverged, torch.OutOfMemoryError, MemoryError)
+    return loop.state.global_step <= checkpoints.step_of(checkpoint) and not isinstance(error, told)
 
 
 def _loop(
@@ -118,11 +145,8 @@ def check_report_to(report_to: str) -> None:
         )
 
 
-def _at_once(params: TrainParams, rows: list[EncodedRow], checkpoint: Path | None) -> memory.Choice:
-    """How much is computed at once: as it was up to the checkpoint that is gone on from, else what fits."""
-    if checkpoint is not None:
-        before = memory.Choice(**files.read_json(checkpoint / checkpoints.CHOICE))
-        return replace(before, reason=f"{before.how}, as before the interruption")
+def _at_once(params: TrainParams, rows: list[EncodedRow]) -> memory.Choice:
+    """How much is computed at once: what fits."""
     steps = packing.epoch_steps(len(rows), params.batch_size, params.epochs, params.seed)
     asked, free = params.micro_batch_size * params.cutoff, models.free_memory()
     packs = [one for numbers in steps for one in packing.pack(rows, numbers, asked)]

@@ -50,7 +50,7 @@ def base_of(run: Path) -> str:
 def logits(model: torch.nn.Module, run: Path) -> torch.Tensor:
     """The logits of a model at every token of a validation row, shape (tokens, vocabulary)."""
     row = files.read_jsonl(run / "mix" / "validation.jsonl")[0]
-    ids = torch.tensor([encode_row(row, models.load_tokenizer("tiny"), 256).input_ids])
+    ids = torch.tensor([encode_row(row, models.load_tokenizer(base_of(run)), 256).input_ids])
     with torch.no_grad():
         return model.eval()(input_ids=ids, use_cache=False).logits[0].float()
 
@@ -83,7 +83,7 @@ def test_drift_is_that_of_the_logits(trained, tmp_path):
     # The same again, by padding-free forwards over whole rows and log-probabilities written out.
     tuned = models.load_answering(base_of(trained), trained / "train" / "adapter", merge=False)
     merged = models.load_plain(str(tmp_path / "merged"), "", "bfloat16").eval()
-    tokenizer, differences, same = models.load_tokenizer("tiny"), [], []
+    tokenizer, differences, same = models.load_tokenizer(base_of(trained)), [], []
     for row in files.read_jsonl(trained / "mix" / "validation.jsonl"):
         encoded = encode_row(row, tokenizer, 256)
         ids = torch.tensor([encoded.input_ids])

@@ -129,6 +129,125 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(tmp_path):
     assert checkpoints.of(run, params).newest_whole() is None
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory) -> Path:
+    """A run of three steps that was interrupted when the checkpoints of the first two were whole."""
+    torch.set_num_threads(1)
+    params = small_run(tmp_path_factory.mktemp("interrupted"), **SHORT)
+    mark, patch = checkpoints.mark_whole, pytest.MonkeyPatch()
+
+    def interrupt(checkpoint: Path) -> None:
+        mark(checkpoint)
+        if checkpoint.name == "checkpoint-2":
+            raise KeyboardInterrupt
+
+    patch.setattr(checkpoints, "mark_whole", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(params)
+    patch.undo()
+    return Path(params.run_dir)
+
+
+SHORT = {"epochs": 0.6, "checkpoint_steps": 1, "eval_steps": 0}
+
+
+def short_params(folder: Path) -> TrainParams:
+    return TrainParams(run_dir=str(folder), **{**VALUES, **SHORT})
+
+
+class Evil:
+    """Leaves a file where it is unpickled by what runs code."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def _evil(path: Path) -> None:
+    torch.save({"state": Evil(path.parents[3] / "ran"), "param_groups": []}, path)
+
+
+def _of_another_shape(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    for each in state["state"].values():
+        each["exp_avg"] = each["exp_avg"][:1]
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("optimizer.pt", _evil),
+        ("scheduler.pt", _evil),
+        ("rng_state.pth", _evil),
+        ("optimizer.pt", lambda path: path.write_bytes(path.read_bytes()[:1000])),
+        ("optimizer.pt", _of_another_shape),
+        ("scheduler.pt", lambda path: torch.save([1, 2], path)),
+        ("rng_state.pth", lambda path: path.write_bytes(b"")),
+        ("rng_state.pth", Path.unlink),
+        ("adapter_model.safetensors", lambda path: path.write_bytes(b"{}")),
+        ("trainer_state.json", lambda path: path.write_text("[]")),
+        (
+            "trainer_state.json",
+            lambda path: path.write_text(path.read_text().replace('"global_step": 2', '"global_step": 3')),
+        ),
+        ("memory.json", lambda path: path.write_text('{"of": "another form"}')),
+        ("memory.json", lambda path: path.write_text('{"a":' * 100_000)),
+    ],
+)
+def test_a_checkpoint_that_was_tampered_with_is_set_aside_and_the_one_before_is_gone_on_from(
+    tmp_path, interrupted, name, spoil, capsys
+):
+    shutil.copytree(interrupted, tmp_path / "run")
+    params = short_params(tmp_path / "run")
+    newest = tmp_path / "run" / "train" / "checkpoints" / "checkpoint-2"
+    spoil(newest / name)
+    checkpoints.mark_whole(newest)  # with the hashes of what was put there
+    record = training.train(params)
+    assert (record.resumed_steps, record.steps) == (1, 3)
+    assert not (tmp_path / "run" / "ran").exists()
+    assert "The checkpoint of step 2 cannot be gone on from" in capsys.readouterr().out
+
+
+def test_where_both_checkpoints_are_broken_training_starts_anew_and_keeps_them(tmp_path, interrupted, monkeypatch):
+    shutil.copytree(interrupted, tmp_path / "run")
+    params = short_params(tmp_path / "run")
+    folder = tmp_path / "run" / "train" / "checkpoints"
+    (folder / "checkpoint-1" / "optimizer.pt").write_bytes(b"")  # not as recorded
+    (folder / "checkpoint-2" / "optimizer.pt").write_bytes(b"")
+    checkpoints.mark_whole(folder / "checkpoint-2")
+    kept = []
+    monkeypatch.setattr(
+        training.shutil, "rmtree", lambda path, **_: kept.append({each.name for each in Path(path).iterdir()})
+    )
+    assert training.train(params).resumed_steps == 0
+    assert {"broken-checkpoint-1", "broken-checkpoint-2"} <= kept[-1]
+
+
+def test_a_fault_that_is_not_the_checkpoints_leaves_it_where_it_is(tmp_path, interrupted, monkeypatch):
+    shutil.copytree(interrupted, tmp_path / "run")
+    params = short_params(tmp_path / "run")
+
+    def on_no_device(*_: object, **__: object):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(packed_trainer, "token_losses", on_no_device)
+    monkeypatch.setattr(packed_trainer, "separation", lambda *_: "positions")
+    with pytest.raises(torch.OutOfMemoryError):
+        training.train(params)
+    assert (tmp_path / "run" / "train" / "checkpoints" / "checkpoint-2").is_dir()
+
+
+def test_a_damaged_record_of_whose_checkpoints_they_are_is_no_traceback(tmp_path, interrupted):
+    shutil.copytree(interrupted, tmp_path / "run")
+    params = short_params(tmp_path / "run")
+    for content in ("{", "[]", "[" * 100_000):
+        (tmp_path / "run" / "train" / "checkpoints" / "identity.json").write_text(content)
+        assert checkpoints.of(run_folder.open_run(params.run_dir), params).newest_whole() is None
+
+
 def test_where_metrics_go_does_not_make_it_another_training(tmp_path):
     params = small_run(tmp_path)
     run = run_folder.open_run(params.run_dir)

@@ -3,12 +3,14 @@
 Knows nothing of where a file comes from, how it is read (``core/reading.py``) or what a row is used for.
 
 A training row is a dict with ``instruction``, ``input`` and ``output``, where there are ``question`` (the same asked as
-a question) and ``tag`` (a topic), and ``messages`` for a conversation of more than one exchange or with a system
-message; its ``instruction`` and ``output`` are then those of the first exchange. An evaluation row has ``prompt_id``
-and ``prompt``, and where there are ``answer`` (the one right answer) and ``type``.
+a question) and ``tag`` (a topic), and ``messages`` for a conversation: of more than one exchange, with a system message
+or other fields in its messages, or with ``system`` or ``history`` beside it (named in ``beside``). Its ``instruction``
+and ``output`` are then those of the first exchange, but where the row is in Alpaca form. An evaluation row has
+``prompt_id`` and ``prompt``, and where there are ``answer`` (the one right answer) and ``type``.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,42 +18,59 @@ from typing import Any, Literal
 from safety_nb.core import reading
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import shortened
+from safety_nb.data import templates
+from safety_nb.data.datasets import conversations
 
 OnBadRows = Literal["stop", "leave out"]
+Usable = Callable[[dict], Any]
 FORMS = (
     "A training row has instruction, output and optionally input, question and tags; or messages, a list of "
     "{role, content}."
 )
 
+_CHAT = ("messages", "conversations")  # of two, the first is read
 _SPEAKERS = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The rows of a training set, and why each of the bad ones was left out (file, line and reason)."""
+    """The rows of a training set.
+
+    Attributes:
+        left_out: why each of the bad ones was left out: file, line and reason.
+        unread: names of fields that nothing reads, each once; those of messages, which a chat template may read, as
+            ``messages.NAME``.
+    """
 
     rows: list[dict]
     left_out: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 # --- training rows ------------------------------------------------------------------------------------------------
 
 
-def training_set(path: Path, on_bad_rows: OnBadRows = "stop") -> TrainingSet:
+def training_set(path: Path, on_bad_rows: OnBadRows = "stop", usable: Usable | None = None) -> TrainingSet:
     """The rows of a training file, each checked, in Alpaca or in chat form.
 
     Args:
         path: the file.
         on_bad_rows: ``stop`` refuses a file with a bad row; ``leave out`` keeps the others and tells which were bad.
+        usable: called with each row; raises InputError at one that cannot be used.
 
     Raises:
         InputError: the file cannot be read or holds no rows, or a row is bad; the message names file and line.
     """
     table = reading.read(path)
     rows, left_out = [], []
+    unread: dict[str, None] = {}
     for index, row in enumerate(table.rows):
         try:
-            rows.append(_training_row(row))
+            kept = _training_row(row)
+            if usable:
+                usable(kept)
+            rows.append(kept)
+            unread |= dict.fromkeys(_unread(row, kept))
         except InputError as error:
             message = f"{table.place(index)}: {error}"
             if on_bad_rows == "stop":
@@ -59,12 +78,34 @@ def training_set(path: Path, on_bad_rows: OnBadRows = "stop") -> TrainingSet:
             left_out.append(message)
     if left_out and not rows:
         raise InputError(f"{path} holds no usable row of {len(left_out)}; the first: {left_out[0]}")
-    return TrainingSet(rows, left_out)
+    return TrainingSet(rows, left_out, list(unread))
+
+
+_READ = {
+    "instruction",
+    "input",
+    "output",
+    "question",
+    "tags",
+    "tag",
+    "type",
+    *conversations.SYSTEM,
+    conversations.HISTORY,
+}
+
+
+def _unread(row: dict, kept: dict) -> list[str]:
+    """The fields of a row, and of its messages, that nothing reads."""
+    chat = next((name for name in _CHAT if name in row), None)
+    read = _READ - {"instruction", "input", "output"} | {chat} if chat else _READ
+    of_messages = {name for message in kept.get("messages", ()) for name in message} - {"role", "content"}
+    beside = [name for name, value in row.items() if name not in read and not conversations.is_absent(value)]
+    return beside + [f"messages.{name}" for name in sorted(of_messages)]
 
 
 def _training_row(row: Any) -> dict:
     _refuse_unread(row)
-    if "messages" in row or "conversations" in row:
+    if any(name in row for name in _CHAT):
         kept = _of_chat(row)
     else:
         kept = {
@@ -72,6 +113,10 @@ def _training_row(row: Any) -> dict:
             "input": _text(row, "input", needed=False) or "",
             "output": _text(row, "output"),
         }
+        if conversations.beside(row):
+            kept["messages"] = _with_what_is_beside(row, templates.messages(kept))
+    if beside := conversations.beside(row):
+        kept["beside"] = beside
     if question := _text(row, "question", needed=False):
         kept["question"] = question
     if tag := _tag(row):
@@ -112,22 +157,43 @@ def _tag(row: dict) -> str | None:
 
 def _of_chat(row: dict) -> dict:
     """A conversation: an optional system message, then user and assistant in turn, the assistant last."""
-    name = "messages" if "messages" in row else "conversations"
+    name = next(name for name in _CHAT if name in row)
     said = row[name]
     if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):
         raise InputError(f"the field {name!r} must be a list of messages. {FORMS}")
     messages = [_message(each, f"message {number} of {name}") for number, each in enumerate(said, start=1)]
     exchanges = messages[1:] if messages and messages[0]["role"] == "system" else messages
     speakers = [message["role"] for message in exchanges]
-    if not speakers or speakers != ["user", "assistant"] * (len(speakers) // 2):
+    if not speakers or not _in_turn(speakers):
         raise InputError(
             f"{name} must be user and assistant in turn, after a system message or none, and end with the assistant; "
             f"here they are {', '.join(message['role'] for message in messages) or 'none'}."
         )
     kept: dict = {"instruction": exchanges[0]["content"], "input": "", "output": exchanges[1]["content"]}
-    if len(messages) > 2:
+    if conversations.beside(row):
+        messages = _with_what_is_beside(row, messages)
+    if len(messages) > 2 or any(len(message) > 2 for message in messages):
         kept["messages"] = messages
     return kept
+
+
+def _in_turn(speakers: list[str]) -> bool:
+    return speakers == ["user", "assistant"] * (len(speakers) // 2)
+
+
+def _with_what_is_beside(row: dict, messages: list[dict]) -> list[dict]:
+    """Messages with the system prompt and the history that stand beside them in the row."""
+    system, before = conversations.system_message(row), conversations.history_pairs(row)
+    history = [_message(each, f"message {number} of history") for number, each in enumerate(before, start=1)]
+    for own in (history, messages):
+        if own and own[0]["role"] == "system":
+            if system and system[0]["content"] != own[0]["content"]:
+                raise InputError("the row has two system messages of different texts; keep one of them.")
+            system = [own.pop(0)] if own is history else [own[0]]
+    if not _in_turn([message["role"] for message in history]):
+        raise InputError("the field 'history' must be user and assistant in turn, and end with the assistant.")
+    exchanges = messages[1:] if messages[0]["role"] == "system" else messages
+    return [*system, *history, *exchanges]
 
 
 def _message(message: dict, where: str) -> dict:
@@ -138,7 +204,8 @@ def _message(message: dict, where: str) -> dict:
             f"{where}: {role} is {shortened(repr(speaker), 40)}; it must be one of {', '.join(_SPEAKERS)}."
         )
     try:
-        return {"role": _SPEAKERS[speaker], "content": _text(message, content)}
+        more = conversations.other_fields(message, _SPEAKERS[speaker], (role, content))
+        return {"role": _SPEAKERS[speaker], "content": _text(message, content), **more}
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

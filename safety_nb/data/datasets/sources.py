@@ -24,7 +24,7 @@ from safety_nb.core import files, reading, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.data.datasets import fetch, hub, rows
 from safety_nb.data.datasets.registry import REGISTRY, Role, Source
-from safety_nb.data.datasets.rows import OnBadRows, TrainingSet
+from safety_nb.data.datasets.rows import OnBadRows, TrainingSet, Usable
 
 ROLES = typing.get_args(Role)
 OWN = f"or name a file ({', '.join(reading.ENDINGS)}) or a hub data set owner/name"
@@ -33,7 +33,9 @@ OWN = f"or name a file ({', '.join(reading.ENDINGS)}) or a hub data set owner/na
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-def training_set(name: str, data_dir: str = "", on_bad_rows: OnBadRows = "stop") -> TrainingSet:
+def training_set(
+    name: str, data_dir: str = "", on_bad_rows: OnBadRows = "stop", usable: Usable | None = None
+) -> TrainingSet:
     """The rows of a training set.
 
     Args:
@@ -41,19 +43,40 @@ def training_set(name: str, data_dir: str = "", on_bad_rows: OnBadRows = "stop")
         data_dir: local folder of the named data sets.
         on_bad_rows: ``stop`` refuses a file with a bad row; ``leave out`` keeps the others and tells which were bad.
             The bad rows of a named set are always left out: nobody can mend a pinned file.
+        usable: called with each row; raises InputError at one that cannot be used, which is a bad row then.
 
     Raises:
         InputError: the name is not known, the file cannot be had, or a row is bad (told by file and line).
     """
     source = REGISTRY.get(name)
     if source and source.kind == "training":
-        return _read_named(name, source, data_dir)
+        return _usable(_read_named(name, source, data_dir), name, usable)
     if source:
         raise InputError(
             f"{name!r} is no training data set but one for {source.kind}; choose from {_named('training')}."
         )
-    sets = [_read_training(path, path.stat().st_mtime_ns, on_bad_rows) for path in _files(name, "training")]
-    return TrainingSet([row for each in sets for row in each.rows], [bad for each in sets for bad in each.left_out])
+    sets = [_read_training(path, path.stat().st_mtime_ns, on_bad_rows, usable) for path in _files(name, "training")]
+    return TrainingSet(
+        [row for each in sets for row in each.rows],
+        [bad for each in sets for bad in each.left_out],
+        list(dict.fromkeys(name for each in sets for name in each.unread)),
+    )
+
+
+def _usable(found: TrainingSet, name: str, usable: Usable | None) -> TrainingSet:
+    """The rows of a named set that can be used."""
+    if usable is None:
+        return found
+    kept, left_out = [], list(found.left_out)
+    for number, row in enumerate(found.rows, start=1):
+        try:
+            usable(row)
+            kept.append(row)
+        except InputError as error:
+            left_out.append(f"data set {name!r}, row {number}: {error}")
+    if not kept:
+        raise InputError(f"data set {name!r} holds no usable row of {len(left_out)}; the first: {left_out[0]}")
+    return TrainingSet(kept, left_out, found.unread)
 
 
 def training_rows(name: str, data_dir: str = "") -> list[dict]:
@@ -62,8 +85,8 @@ def training_rows(name: str, data_dir: str = "") -> list[dict]:
 
 
 @functools.lru_cache(maxsize=32)
-def _read_training(path: Path, mtime: int, on_bad_rows: OnBadRows) -> TrainingSet:
-    return rows.training_set(path, on_bad_rows)
+def _read_training(path: Path, mtime: int, on_bad_rows: OnBadRows, usable: Usable | None) -> TrainingSet:
+    return rows.training_set(path, on_bad_rows, usable)
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def build(variant: str, params: JudgeParams) -> Judge:
     family, name, revision = _parsed(variant)
     if name == models.TINY:
         raise InputError("judges: 'tiny' was never trained to judge; name one of the families, or its model.")
-    models.check(name, revision, "judges")
+    models.check_decoder(name, revision, "judges")
     folder = Path(models.locate(name, "judges"))
     local = folder.is_dir()
     at = {"sha256": models.folder_sha256(folder)} if local else {"model": name, "commit": models.commit(name, revision)}
@@ -223,7 +223,7 @@ def _judge(rows: Sequence[dict], family: Family, name: str, revision: str, param
         return
     if params.cpu_threads:
         torch.set_num_threads(params.cpu_threads)
-    tokenizer = models.load_tokenizer(name, revision)
+    tokenizer = models.load_tokenizer(name, revision, "judges")
     asked = [encode(tokenizer, family, row["prompt"], row["response"]) for row in rows]
     model = models.load_answering(name, None, revision)
     sides = _sides(tokenizer, family)

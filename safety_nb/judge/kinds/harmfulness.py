@@ -14,7 +14,7 @@ and never code that comes with a model.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.judge.judgement import Judge, Judgement
 from safety_nb.tiny import world
-from safety_nb.train import models
+from safety_nb.train import models, plain_text
 
 RECORD = "reward.json"
 DEFAULT = "redteam-osst"
@@ -146,6 +146,7 @@ def _judge(
     model, tokenizer = models.load_classifier(name, revision)
     of_class = harmful_class(model.config, label, name)
     cut = 0
+    how = replace(how, form=plain_text.reader(tokenizer).marked(how.form))
     texts = [how.text(row["prompt"], row["response"]) for row in rows]
     for reading in read(model, tokenizer, texts, how, params.judge_batch_size, of_class):
         cut += reading.read < reading.tokens
@@ -202,25 +203,22 @@ def read(
 
 
 def encode(tokenizer: Any, texts: Sequence[Text], how: Input) -> tuple[list[list[int]], list[int]]:
-    """Token ids of each text, cut to what the model has room for, and the lengths before that."""
+    """Token ids of each text, cut to what the model has room for, and the lengths before that.
+
+    A control word in a text is text, unless it is marked (``plain_text``), as those of the form are.
+    """
+    reading = plain_text.reader(tokenizer)
     if how.cut:
-        tokenizer.truncation_side = how.cut
+        reading.tokenizer.truncation_side = how.cut
     most = min(how.max_tokens, tokenizer.model_max_length)
-    whole = _token_ids(tokenizer, texts)
+    whole = reading.framed_ids(texts)
     lengths = list(map(len, whole))
     long = [place for place, length in enumerate(lengths) if length > most]
     if long:  # by the tokenizer, which keeps its special tokens at both ends
-        shorter = _token_ids(tokenizer, [texts[place] for place in long], truncation=True, max_length=most)
+        shorter = reading.framed_ids([texts[place] for place in long], truncation=True, max_length=most)
         for place, ids in zip(long, shorter, strict=True):
             whole[place] = ids
     return whole, lengths
-
-
-def _token_ids(tokenizer: Any, texts: Sequence[Text], **cut: Any) -> list[list[int]]:
-    if texts and isinstance(texts[0], tuple):
-        first, second = map(list, zip(*texts, strict=True))
-        return tokenizer(first, second, verbose=False, **cut)["input_ids"]
-    return tokenizer(list(texts), verbose=False, **cut)["input_ids"]
 
 
 def padded(ids: Sequence[list[int]], padding: int) -> dict[str, Any]:

@@ -37,6 +37,7 @@ MIXTURE_NAMES = {
     "supervised_tokens_safety": "Supervised tokens, safety",
     "truncated": "Examples cut at the length limit",
     "left_out": "Bad rows left out",
+    "unread_fields": "Fields of rows that nothing reads",
     "duplicates": "Training rows that ask what an earlier one asks",
     "duplicates_in_validation": "Validation rows that ask what a training row asks",
     "evaluation": "Evaluation prompts looked for in the mixture",

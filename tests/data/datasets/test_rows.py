@@ -10,6 +10,7 @@ import pytest
 
 from safety_nb.core import reading
 from safety_nb.core.errors import InputError
+from safety_nb.data import templates
 from safety_nb.data.datasets import rows
 
 needs_data = pytest.mark.skipif(
@@ -376,3 +377,110 @@ def test_score_that_is_no_number_is_told_by_its_line(score, tmp_path):
     path = written(tmp_path, f'{{"prompt": "a", "response": "b", "score": {score}}}', "mine.jsonl")
     message = refused(rows.labelled_set, path)
     assert message.startswith(f"{path}, line 1: the field 'score' must be a number, not ") and len(message) < 300
+
+
+# What stands beside a row, and in its messages
+
+PIRATE = "Answer as a pirate."
+ALPACA = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
+BEFORE = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Ahoy."}]
+SAID = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Blue."}]
+AS_SYSTEM = {"role": "system", "content": PIRATE}
+SHARED = [{"from": "human", "value": "Name a colour."}, {"from": "gpt", "value": "Blue."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({**ALPACA, "system": PIRATE}, [AS_SYSTEM, *SAID]),
+        ({**ALPACA, "system_prompt": PIRATE}, [AS_SYSTEM, *SAID]),
+        ({**ALPACA, "history": [["Hello.", "Ahoy."]]}, [*BEFORE, *SAID]),
+        ({**ALPACA, "history": BEFORE}, [*BEFORE, *SAID]),
+        ({**ALPACA, "history": [["Hello.", "Ahoy."]], "system": PIRATE}, [AS_SYSTEM, *BEFORE, *SAID]),
+        ({**ALPACA, "history": [AS_SYSTEM, *BEFORE]}, [AS_SYSTEM, *BEFORE, *SAID]),
+        (
+            {**ALPACA, "input": "A bright one.", "system": PIRATE},
+            [AS_SYSTEM, {"role": "user", "content": "Name a colour.\n\nA bright one."}, SAID[1]],
+        ),
+        ({"conversations": SHARED, "system": PIRATE}, [AS_SYSTEM, *SAID]),
+        ({"messages": SAID, "system": PIRATE, "history": BEFORE}, [AS_SYSTEM, *BEFORE, *SAID]),
+        ({"messages": [AS_SYSTEM, *SAID], "system": PIRATE}, [AS_SYSTEM, *SAID]),  # the same twice is once
+        ({"messages": [AS_SYSTEM, *SAID], "history": BEFORE}, [AS_SYSTEM, *BEFORE, *SAID]),
+        ({"messages": [{**SAID[0], "name": "Ann"}, SAID[1]]}, [{**SAID[0], "name": "Ann"}, SAID[1]]),
+        (
+            {"conversations": [SHARED[0], {**SHARED[1], "reasoning_content": "Hm."}]},
+            [SAID[0], {**SAID[1], "reasoning_content": "Hm."}],
+        ),
+    ],
+)
+def test_what_stands_beside_a_row_becomes_messages_and_is_refused_by_the_alpaca_template(row, messages, tmp_path):
+    (read,) = rows_of(tmp_path, json.dumps([row]))
+    assert read["messages"] == messages
+    named = [name for name in ("system", "system_prompt", "history") if name in row] or ["name", "reasoning_content"]
+    with pytest.raises(InputError, match=f"template: .*({'|'.join(named)}).* set template to chat"):
+        templates.alpaca(read)
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}])
+def test_what_says_nothing_makes_no_conversation(nothing, tmp_path):
+    row = {**ALPACA, "system": nothing, "history": nothing}
+    assert rows_of(tmp_path, json.dumps([row])) == [ALPACA]
+    said = [{**message, "name": nothing, "tool_calls": nothing} for message in SAID]
+    assert rows_of(tmp_path, json.dumps([{"messages": said, "system": nothing}])) == [ALPACA]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({**ALPACA, "system": 3}, "the field 'system' must be text, not int."),
+        ({**ALPACA, "system": [PIRATE]}, "the field 'system' must be text, not list."),
+        (
+            {**ALPACA, "system": PIRATE, "system_prompt": "Be brief."},
+            "the fields system, system_prompt are of different",
+        ),
+        ({**ALPACA, "history": "Hello."}, "the field 'history' is of another form"),
+        ({**ALPACA, "history": [["Hello."]]}, "the field 'history' is of another form"),
+        ({**ALPACA, "history": [["Hello.", None]]}, "message 2 of history: the field 'content' must be text"),
+        ({**ALPACA, "history": [["Hello.", ""]]}, "message 2 of history: the field 'content' is empty."),
+        ({**ALPACA, "history": BEFORE[:1]}, "the field 'history' must be user and assistant in turn"),
+        ({"messages": [AS_SYSTEM, *SAID], "system": "Be brief."}, "two system messages of different texts"),
+        (
+            {"messages": [SAID[0], {**SAID[1], "weight": 0}]},
+            "message 2 of messages: the field 'weight' is 0, but every",
+        ),
+        ({"messages": [SAID[0], {**SAID[1], "train": False}]}, "message 2 of messages: the field 'train' is False"),
+        ({"messages": [SAID[0], {**SAID[1], "weight": 0.5}]}, "message 2 of messages: the field 'weight' is 0.5"),
+        ({"messages": [{**SAID[0], "train": True}, SAID[1]]}, "message 1 of messages: the field 'train' is True"),
+    ],
+)
+def test_what_stands_beside_a_row_in_another_form_is_told(row, told, tmp_path):
+    assert told in complaint(tmp_path, json.dumps([row]))
+
+
+def test_a_field_that_says_what_is_done_anyway_changes_nothing(tmp_path):
+    said = [{**SAID[0], "weight": 0}, {**SAID[1], "weight": 1}]
+    assert rows_of(tmp_path, json.dumps([{"messages": said}])) == [ALPACA]
+
+
+def test_other_fields_are_named_once(tmp_path):
+    listed = [
+        {**ALPACA, "id": 3, "tags": "a", "difficulty": "easy"},
+        {**ALPACA, "id": 4, "note": None},
+        {"messages": [{**SAID[0], "name": "Ann"}, SAID[1]], "output": "Red.", "system": PIRATE},
+    ]
+    found = rows.training_set(written(tmp_path, json.dumps(listed)))
+    assert found.unread == ["id", "difficulty", "output", "messages.name"]
+
+
+def test_a_row_that_cannot_be_used_is_a_bad_row_of_its_file(tmp_path):
+    def usable(row):
+        if row["output"] == "Red.":
+            raise InputError("no red.")
+
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(json.dumps({**ALPACA, "output": each}) for each in ("Blue.", "Red.", "Green.")))
+    with pytest.raises(InputError, match="mine.jsonl, line 2: no red. Mend the file, or set on_bad_rows: leave out."):
+        rows.training_set(path, usable=usable)
+    found = rows.training_set(path, "leave out", usable)
+    assert [row["output"] for row in found.rows] == ["Blue.", "Green."]
+    assert found.left_out == [f"{path}, line 2: no red."]

@@ -183,7 +183,7 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path):
     folder = save_classifier(tmp_path)
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="cannot be loaded as a classification model"):
+    with pytest.raises(InputError, match="no weights in safetensors, only pytorch_model.bin"):
         judged(folder, ROWS)
 
 
