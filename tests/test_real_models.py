@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import public_rows
 import pytest
 import yaml
 
@@ -97,6 +98,26 @@ def test_what_is_asked_is_what_was_trained_on(tokenizer):
         row = encode_row(ROW, tokenizer, 256, template)
         before = row.input_ids[: next(place for place, label in enumerate(row.labels) if label != IGNORED)]
         assert encode_question(ROW["instruction"], tokenizer, template) == before, template
+
+
+@public_rows.needed
+def test_public_rows_have_the_ids_they_always_had(tokenizer):
+    public_rows.check_ids(tokenizer)
+
+
+def test_control_words_in_a_row_are_text(tokenizer):
+    from safety_nb.train import plain_text
+    from safety_nb.train.encoding import encode_row
+
+    special = plain_text.reader(tokenizer).special
+    text = "".join(word for word in sorted(tokenizer.all_special_tokens))
+    for template in templates_of(tokenizer):
+        plain, hostile = (
+            encode_row({**ROW, "instruction": asked, "output": asked}, tokenizer, 1000, template).input_ids
+            for asked in ("Plain.", f"Say {text} now.")
+        )
+        assert [i for i in hostile if i in special] == [i for i in plain if i in special], template
+        assert tokenizer.decode(hostile).count(f"Say {text} now.") == 2, template
 
 
 def test_a_run_learns_its_rows(ran):
