@@ -187,6 +187,8 @@ def compare(
     tables = study_tables.read_studies(studies, out)
     compared = comparison.compare_study(tables)
     report = writing.report_study(out, tables, compared)
+    for remark in study_tables.remarks(out, tables):
+        typer.echo(remark)
     typer.echo(f"{compared.answer}\n\nReport: {report}")
 
 

@@ -1,13 +1,14 @@
 """Files written whole or not at all, and without secrets; what they hold, by SHA-256. Knows nothing of runs."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,43 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_record(path: Path, fields: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """Read a record that this package wrote: a JSON object that has at least these fields.
+
+    Args:
+        fields: name to type.
+
+    Raises:
+        InputError: it is missing, cut short or another file; the message says which, and what is wrong.
+    """
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; the command that made this folder makes it anew.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged or cut short ({_why_no_json(error)}). {_ANEW}") from None
+    _check_fields(str(path), value, fields)
+    return value
+
+
+def _check_fields(where: str, value: Any, fields: Mapping[str, type | tuple[type, ...]]) -> None:
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is damaged: it holds {type(value).__name__}, not names and values. {_ANEW}")
+    for name, kind in fields.items():
+        if name not in value or not isinstance(value[name], kind):
+            told = f"{name} is {value[name]!r:.60}" if name in value else f"it has no {name}"
+            raise InputError(f"{where} is damaged, or of another version of safety-nb: {told}. {_ANEW}")
+
+
+def _why_no_json(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    return "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else "no JSON that can be read"
+
+
+_ANEW = "The command or notebook that made it makes it anew."
+
+
 def read_yaml(path: Path) -> Any:
     """Read YAML that a person may have written. Raises InputError where it is none."""
     import yaml
@@ -92,10 +130,29 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """Read the rows of a file this package wrote."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+def read_jsonl(path: Path, fields: Mapping[str, type | tuple[type, ...]] | None = None) -> list[dict]:
+    """Read the rows of a file this package wrote.
+
+    Args:
+        fields: name to type, of what each row must have.
+
+    Raises:
+        InputError: the file is missing, or a row is cut short or lacks a field; the message names file and line.
+    """
+    rows, number = [], 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):  # noqa: B007
+                rows.append(json.loads(line))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; the command that made this folder makes it anew.") from None
+    except UnicodeDecodeError:  # read ahead, by blocks
+        raise InputError(f"{path}, after line {number}: no text in UTF-8. {_ANEW}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}, line {number}: cut short, or no JSON. {_ANEW}") from None
+    for number, row in enumerate(rows, start=1):
+        _check_fields(f"{path}, line {number}", row, fields or {})
+    return rows
 
 
 def append_line(path: Path, row: dict, sync: bool = False) -> None:
@@ -143,6 +200,19 @@ def sha256(path: Path) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """``sha256``, remembered of a file as long as it lies there untouched: of one that is read for several tables."""
+    if not path.is_file():
+        return sha256(path)
+    now = path.stat()
+    return _sha256_of(path.resolve(), now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_of(path: Path, *_: int) -> str:
+    return sha256(path)
 
 
 def hashes(root: Path, names: Iterable[str]) -> dict[str, str]:

@@ -294,7 +294,9 @@ class ReportParams(Parameters):
 class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams):
     """All parameters of a run: what a file of ``params/`` may hold."""
 
-    stage_timeout: float = Field(0, ge=0, description="minutes that a stage may take; 0 for no limit")
+    stage_timeout: float = Field(
+        0, ge=0, le=525_600, description="minutes that a stage may take, a year at most; 0 for no limit"
+    )
 
 
 class StudyParams(Checked):
