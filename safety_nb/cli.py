@@ -4,6 +4,7 @@ Exit status 0 done, 1 a stage failed, 2 bad input, 130 interrupted (Ctrl-C or SI
 """
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -33,11 +34,19 @@ def main() -> None:
     # jsonschema, which reading notebooks imports, has this if it is there: a grammar that takes a second to compile,
     # for a format that no notebook's schema names. The process is ours alone: nobody else misses it.
     sys.modules.setdefault("rfc3987_syntax", None)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
         app()
     except InputError as error:
         _say_error(str(error))
         raise SystemExit(2) from None
+
+
+def _interrupt_once(*_: object) -> None:
+    """Ctrl-C ends the command; a second one, while it is ending, would only break that off with tracebacks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _say_error(message: str) -> None:

@@ -29,8 +29,9 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         return {"stages": {}}, f"it cannot be read: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}"
     try:
         value = json.loads(text)
-        # What could not be written again would stop the run later: NaN, half a surrogate pair, a nest without end.
-        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode()
+        if _nests(value, levels=20):
+            raise RecursionError
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # what couldn't be written anew, as NaN
     except json.JSONDecodeError as error:
         return {"stages": {}}, f"it is no JSON (line {error.lineno}: {error.msg})"
     except (ValueError, RecursionError):
@@ -96,6 +97,14 @@ _REST: dict[str, Callable[[Any], bool]] = {
     "python": _is_text,
     "beside": _are_hashes,
 }
+
+
+def _nests(value: Any, levels: int) -> bool:
+    """Whether a value of JSON is nested deeper than so many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_nests(each, levels - 1) for each in inner)
 
 
 def _why_not(value: Any) -> str:
