@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -194,18 +194,24 @@ def write_csv(path: Path, table: Any) -> None:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, or of a folder's files with their names, as hex; empty when there is nothing at ``path``."""
     if path.is_dir():
-        parts = sorted(f"{file.relative_to(path)}:{sha256(file)}" for file in path.rglob("*") if file.is_file())
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return _of_folder(path, sha256)
     if not path.is_file():
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _of_folder(path: Path, of_file: Callable[[Path], str]) -> str:
+    parts = sorted(f"{file.relative_to(path)}:{of_file(file)}" for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def sha256_once(path: Path) -> str:
     """``sha256``, remembered of a file as long as it lies there untouched: of one that is read for several tables."""
+    if path.is_dir():
+        return _of_folder(path, sha256_once)
     if not path.is_file():
-        return sha256(path)
+        return ""
     now = path.stat()
     return _sha256_of(path.resolve(), now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
 

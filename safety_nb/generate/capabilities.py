@@ -437,7 +437,7 @@ def read(run: run_folder.RunFolder) -> "pd.DataFrame":
 
     kept = read_record(run)
     rows = []
-    if kept.get("model", {}).get("adapter_sha256") == files.sha256(run.adapter):
+    if kept and kept.get("model", {}).get("adapter_sha256") == files.sha256_once(run.adapter):
         for name, task in kept["tasks"].items():
             for part in task["parts"]:
                 limit = kept["parts"][part]["limit"]

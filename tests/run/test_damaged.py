@@ -1,5 +1,6 @@
 """Damaged ledgers and files of a run, through every command that reads them: named, refused, and nothing is lost."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -17,14 +18,18 @@ from safety_nb.judge import annotations
 from safety_nb.report import study_tables, writing
 from safety_nb.report.calibration import calibration
 from safety_nb.report.findings import comparison
-from safety_nb.run import checks, runner, stages, study
+from safety_nb.run import checks, fork_server, runner, stages, study
 
 each_form = pytest.mark.parametrize("form", ledgers.DAMAGED)
 
 
 @pytest.fixture
 def call(monkeypatch):
-    """The command line in this process: exit status, and what it said. User errors are as `main` tells them."""
+    """The command line in this process: exit status, and what it said. User errors are as `main` tells them.
+
+    Figures, which take long, are left out.
+    """
+    monkeypatch.setattr(writing, "study_figures", lambda *given: {})
 
     def call(*arguments: object) -> tuple[int, str]:
         done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
@@ -40,6 +45,7 @@ def call(monkeypatch):
 def executed(monkeypatch) -> list[str]:
     """Stages are not executed but listed; what is checked of data and model before them is known to be right."""
     told: list[str] = []
+    monkeypatch.setattr(fork_server, "kernels", contextlib.nullcontext)
     monkeypatch.setattr(checks, "check_run", lambda params: None)
     monkeypatch.setattr(runner, "_execute_stage", lambda run, stage, params: told.append(stage.name))
     monkeypatch.setattr("safety_nb.data.mixing.remarks", lambda record: [])
@@ -142,7 +148,8 @@ def test_study_and_comparison_leave_the_run_out_and_say_so(form, tmp_path):
         _ = safety_nb.load_run(folder / "n0_seed0").judgements
 
 
-def test_compare_names_a_damaged_ledger(tmp_path, call):
+def test_compare_names_a_damaged_ledger(tmp_path, call, monkeypatch):
+    monkeypatch.setattr(writing, "report_study", lambda *given: "report.html")
     one, other = study_of(tmp_path / "one"), study_of(tmp_path / "other", (0, 100, 300))
     (other / "n300_seed0" / "run.json").write_text("[]")
     status, said = call("compare", one, other, "--out", tmp_path / "out")
@@ -356,7 +363,8 @@ def test_an_executed_notebook_that_was_changed_is_named_and_nothing_is_executed_
     assert "4-judge.ipynb is missing" in told[1]
 
 
-def test_compare_names_an_executed_notebook_that_was_changed(tmp_path, call):
+def test_compare_names_an_executed_notebook_that_was_changed(tmp_path, call, monkeypatch):
+    monkeypatch.setattr(writing, "report_study", lambda *given: "report.html")
     one, other = study_of(tmp_path / "one"), study_of(tmp_path / "other")
     alter(one / "n0_seed0" / "notebooks" / "1-mix.ipynb")
     status, said = call("compare", one, other, "--out", tmp_path / "out")
@@ -407,7 +415,7 @@ def test_a_damaged_mark_of_publication_is_named(text, tmp_path):
 
 
 def test_a_run_whose_name_no_file_system_takes_is_refused(tmp_path, call, executed):
-    models = [str(tmp_path / name * 60) for name in ("long", "wide")]
+    models = [f"{tmp_path}/{name * 60}" for name in ("long", "wide")]
     (tmp_path / "a.yaml").write_text(f"n_safety: 0\nbase_model: {models}\n")
     status, said = call("study", tmp_path / "a.yaml", "--out", tmp_path / "out")
     assert status == 2 and "file systems take 255" in said and "base_model" in said
