@@ -6,6 +6,7 @@ Exit status 0 done, 1 a stage failed, 2 bad input, 130 interrupted (Ctrl-C or SI
 import contextlib
 import errno
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ def main() -> None:
     # jsonschema, which reading notebooks imports, has this if it is there: a grammar that takes a second to compile,
     # for a format that no notebook's schema names. The process is ours alone: nobody else misses it.
     sys.modules.setdefault("rfc3987_syntax", None)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
         _check_arguments(sys.argv)
         app()
@@ -67,6 +70,12 @@ def _check_arguments(arguments: list[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             raise InputError(f"The argument {argument!r} is not UTF-8; write it, or rename the file, so.") from None
+
+
+def _interrupt_once(*_: object) -> None:
+    """Ctrl-C ends the command; a second one, while it is ending, would only break that off with tracebacks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _say_error(message: str) -> None:
@@ -223,6 +232,8 @@ def compare(
     tables = study_tables.read_studies(studies, out)
     compared = comparison.compare_study(tables)
     report = writing.report_study(out, tables, compared)
+    for remark in study_tables.remarks(out, tables):
+        typer.echo(remark)
     typer.echo(f"{compared.answer}\n\nReport: {report}")
 
 

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and without secrets; what they hold, by SHA-256. Knows nothing of runs."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -8,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,38 @@ def _parsed(content: bytes, where: str) -> Any:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is no JSON that can be read: {error}.") from error
+
+
+def read_record(path: Path, fields: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """Read a record that this package wrote: a JSON object that has at least these fields.
+
+    Args:
+        fields: name to type.
+
+    Raises:
+        InputError: it is missing, cut short or another file; the message says which, and what is wrong.
+    """
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        raise InputError(_MISSING.format(path)) from None
+    except InputError as error:
+        raise InputError(f"{path} is damaged or cut short ({error.__cause__}). {_ANEW}") from None
+    _check_fields(str(path), value, fields)
+    return value
+
+
+def _check_fields(where: str, value: Any, fields: Mapping[str, type | tuple[type, ...]]) -> None:
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is damaged: it holds {type(value).__name__}, not names and values. {_ANEW}")
+    for name, kind in fields.items():
+        if name not in value or not isinstance(value[name], kind):
+            told = f"{name} is {value[name]!r:.60}" if name in value else f"it has no {name}"
+            raise InputError(f"{where} is damaged, or of another version of safety-nb: {told}. {_ANEW}")
+
+
+_ANEW = "The command or notebook that made it makes it anew."
+_MISSING = "{} is missing; the command that made this folder makes it anew."
 
 
 def read_yaml(path: Path) -> Any:
@@ -160,10 +193,23 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """Read the rows of a file this package wrote. Raises InputError as ``read_json``, with the line."""
-    with path.open("rb") as file:
-        return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(file, start=1)]
+def read_jsonl(path: Path, fields: Mapping[str, type | tuple[type, ...]] | None = None) -> list[dict]:
+    """Read the rows of a file this package wrote.
+
+    Args:
+        fields: name to type, of what each row must have.
+
+    Raises:
+        InputError: the file is missing, or a row is cut short or lacks a field; the message names file and line.
+    """
+    try:
+        with path.open("rb") as file:
+            rows = [_parsed(line, f"{path}, line {number}") for number, line in enumerate(file, start=1)]
+    except FileNotFoundError:
+        raise InputError(_MISSING.format(path)) from None
+    for number, row in enumerate(rows, start=1):
+        _check_fields(f"{path}, line {number}", row, fields or {})
+    return rows
 
 
 def append_line(path: Path, row: dict, sync: bool = False) -> None:
@@ -205,12 +251,31 @@ def write_csv(path: Path, table: Any) -> None:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, or of a folder's files with their names, as hex; empty when there is nothing at ``path``."""
     if path.is_dir():
-        parts = sorted(f"{file.relative_to(path)}:{sha256(file)}" for file in path.rglob("*") if file.is_file())
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return _of_folder(path, sha256)
     if not path.is_file():
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_folder(path: Path, of_file: Callable[[Path], str]) -> str:
+    parts = sorted(f"{file.relative_to(path)}:{of_file(file)}" for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """``sha256``, remembered of a file as long as it lies there untouched: of one that is read for several tables."""
+    if path.is_dir():
+        return _of_folder(path, sha256_once)
+    if not path.is_file():
+        return ""
+    now = path.stat()
+    return _sha256_of(path.resolve(), now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_of(path: Path, *_: int) -> str:
+    return sha256(path)
 
 
 def hashes(root: Path, names: Iterable[str]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from safety_nb.core.columns import setting_names
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams, StudySettings, validate
 
+_LONGEST_NAME = 255  # bytes, of a file or folder on any common file system
+
 
 def swept_names(values: dict[str, Any]) -> list[str]:
     """Names of the scalar parameters that ``values`` gives a list, in the order of the file."""
@@ -57,7 +59,7 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
     """The runs of a parameter set in which scalar parameters may be lists.
 
     Raises:
-        InputError: no parameter is swept, or a value is bad in any of the runs.
+        InputError: no parameter is swept, a value is bad in any of the runs, or a run's name is too long for a folder.
     """
     names = swept_names(values)
     if not names:
@@ -75,7 +77,14 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
         except InputError as error:
             complaints.update(dict.fromkeys(str(error).splitlines()))
             continue
-        planned.append(PlannedRun(run_name(params, names), params, {name: combination[name] for name in names}))
+        name = run_name(params, names)
+        if (length := len(name.encode("utf-8", "surrogatepass"))) > _LONGEST_NAME:
+            complaints[
+                f"The folder of the run {name[:60]}… would have a name of {length} bytes, and file systems take "
+                f"{_LONGEST_NAME}: sweep over shorter values of {', '.join(setting_names(names))}."
+            ] = None
+            continue
+        planned.append(PlannedRun(name, params, {name: combination[name] for name in names}))
     if complaints:
         raise InputError("\n".join(complaints))
     return planned
@@ -111,12 +120,14 @@ def run_name(params: RunParams, swept: list[str]) -> str:
 
 
 def run_state(run: run_folder.RunFolder) -> dict[str, Any]:
-    """state, wall_seconds and cause of a run as a whole, from its ledger."""
+    """state, wall_seconds and cause of a run as a whole, from its ledger; one that is damaged is a cause to wait."""
     stages = run_folder.read_ledger(run)["stages"]
+    if not stages and (damage := run_folder.ledger_damage(run)):
+        return {"state": "waiting", "wall_seconds": 0, "cause": damage}
     seconds = sum(entry.get("wall_seconds") or 0 for entry in stages.values())
     for name, entry in stages.items():
         if entry["state"] in ("failed", "killed"):
-            return {"state": entry["state"], "wall_seconds": seconds, "cause": f"{name}: {entry['cause']}"}
+            return {"state": entry["state"], "wall_seconds": seconds, "cause": f"{name}: {entry.get('cause')}"}
     states = {entry["state"] for entry in stages.values()}
     if states == {run_folder.DONE}:
         return {"state": run_folder.DONE, "wall_seconds": seconds, "cause": ""}

@@ -6,14 +6,17 @@ Knows nothing of what a row means. The layout is the one in ``outputs/README.md`
 import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safety_nb.core import ledger
 from safety_nb.core.errors import InputError
-from safety_nb.core.files import read_json, write_json, write_text
+from safety_nb.core.files import hashes, read_json, read_record, sha256_once, write_json, write_text
+from safety_nb.core.text import visible
 
 DONE = "done"
 
@@ -31,6 +34,10 @@ class RunFolder:
     @property
     def ledger(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def published(self) -> Path:
+        return self.root / "published.json"
 
     @property
     def log(self) -> Path:
@@ -124,18 +131,133 @@ def open_run(run_dir: str) -> RunFolder:
 
 
 def read_ledger(run: RunFolder) -> dict:
-    """The run's ``run.json``; a run never started, or whose ledger is damaged, has ``{"stages": {}}``."""
-    try:
-        return read_json(run.ledger)
-    except (FileNotFoundError, ValueError):  # without its ledger nothing of a run counts as done
-        return {"stages": {}}
+    """The run's ``run.json``; of a run never started, or whose ledger is damaged, ``{"stages": {}}``."""
+    return ledger.read(run.ledger)[0]
+
+
+def ledger_damage(run: RunFolder) -> str:
+    """What is to be said of a run whose ledger is damaged: the file and what is wrong with it; else empty."""
+    why = ledger.read(run.ledger)[1]
+    return f"{run.ledger} is damaged ({why}); none of its stages counts as done." if why else ""
+
+
+def open_ledger(run: RunFolder) -> dict:
+    """The run's ledger to be written anew. A damaged one is kept aside under another name, and that is printed."""
+    if told := ledger_damage(run):
+        aside = ledger.keep_aside(run.ledger)
+        print(f"{visible(told, limit=None)[0]} It is kept as {aside.name}.", file=sys.stderr, flush=True)
+    return read_ledger(run)
 
 
 def record_stage(run: RunFolder, stage: str, **facts: Any) -> None:
     """Set facts of one stage in the ledger, keeping its others."""
-    ledger = read_ledger(run)
-    ledger["stages"].setdefault(stage, {}).update(facts)
-    write_json(run.ledger, ledger)
+    known = open_ledger(run)
+    known["stages"].setdefault(stage, {}).update(facts)
+    write_json(run.ledger, known)
+
+
+def record_beside(run: RunFolder, *names: str) -> None:
+    """Record the hashes of files that no stage makes; a run without a ledger gets none."""
+    if run.ledger.is_file():
+        known = open_ledger(run)
+        write_json(run.ledger, {**known, "beside": known.get("beside", {}) | hashes(run.root, names)})
+
+
+def forget_outputs(run: RunFolder, stage: str) -> None:
+    """Drop the hashes of a stage's files, and what says that they are still fresh: somebody makes others by hand."""
+    known = read_ledger(run)
+    entry = known["stages"].get(stage, {})
+    if entry.pop("outputs", None) is not None:
+        entry.pop("fingerprint", None)
+        write_json(run.ledger, known)
+
+
+# --- what was recorded, and what is there -------------------------------------------------------------------------
+
+
+def publish(run: RunFolder, note: str) -> Path:
+    """Mark the files of a run's folder as a record that is published for re-analysis; the path of the mark.
+
+    ``published.json`` has the hashes of the files as they are, which then take the place of the ledger's: texts may
+    have been taken out of them.
+
+    Args:
+        note: what was done to them, for whoever reads them.
+    """
+    names = sorted(
+        str(path.relative_to(run.root))
+        for path in run.root.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and path != run.published
+    )
+    write_json(run.published, {"note": note, "files": hashes(run.root, names)})
+    return run.published
+
+
+def read_published(run: RunFolder) -> dict[str, Any] | None:
+    """``published.json`` of a run: note, and files (name to SHA-256); None where it is not published.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not run.published.exists():
+        return None
+    record = read_record(run.published, {"note": str, "files": dict})
+    if not all(isinstance(hashed, str) for hashed in record["files"].values()):
+        raise InputError(f"{run.published} is damaged: files has names without a hash; fetch the records anew.")
+    return record
+
+
+def misfits(run: RunFolder, names: Iterable[str]) -> list[str]:
+    """What does not fit of files that are about to be read: a line each.
+
+    A file that nothing was recorded of, as of a run made in notebooks or by an earlier version, is taken as it is.
+
+    Raises:
+        InputError: as ``read_published``.
+    """
+    if published := read_published(run):
+        recorded = {name: ("whoever published it", hashed) for name, hashed in published["files"].items()}
+    elif damage := ledger_damage(run):
+        return [damage]
+    else:
+        known = read_ledger(run)
+        recorded = {name: (_BESIDE, hashed) for name, hashed in known.get("beside", {}).items()}
+        for stage, entry in known["stages"].items():
+            recorded |= {name: (f"stage {stage!r}", hashed) for name, hashed in entry.get("outputs", {}).items()}
+    lines = []
+    for name in dict.fromkeys(names):
+        maker, hashed = recorded.get(name, ("", None))
+        if hashed is None or sha256_once(run.root / name) == hashed:
+            continue
+        there = (run.root / name).exists()
+        lines.append(
+            f"{run.root / name} is not what {maker} left there: it was changed, cut short or copied in since."
+            if there
+            else f"{run.root / name} is missing, which {maker} left there."
+        )
+    return lines
+
+
+def check(run: RunFolder, names: Iterable[str]) -> None:
+    """Stop unless files that are about to be read are those that were recorded.
+
+    Raises:
+        InputError: they are not, or the ledger is damaged; every one is named.
+    """
+    raise_misfits(misfits(run, names))
+
+
+def raise_misfits(lines: list[str]) -> None:
+    """Raise InputError if there are ``misfits``."""
+    if lines:
+        raise InputError("\n".join([*lines, _MEND]))
+
+
+_BESIDE = "the command that made it"
+_MEND = (
+    "`safety-nb run` or `safety-nb study` with the same parameters and --out makes anew what does not fit, and leaves "
+    "the rest; or put the files back that belong there."
+)
 
 
 def require(run: RunFolder, names: Iterable[str], maker: str) -> None:
@@ -209,11 +331,13 @@ class Progress:
         run: the run.
         stage: name of the stage.
         total: number of steps.
+        before: steps among them that an earlier execution had done.
         every: seconds between two writes at the least.
     """
 
-    def __init__(self, run: RunFolder, stage: str, total: int, every: float = 0.5) -> None:
+    def __init__(self, run: RunFolder, stage: str, total: int, before: int = 0, every: float = 0.5) -> None:
         self._path, self._stage, self._total, self._every = progress_file(run), stage, total, every
+        self._before = {"before": before} if before else {}
         self._started = time.time()
         self._written = 0.0
 
@@ -222,7 +346,7 @@ class Progress:
         if done < self._total and now - self._written < self._every:
             return
         self._written = now
-        state = {"stage": self._stage, "done": done, "total": self._total, "started": self._started}
+        state = {"stage": self._stage, "done": done, "total": self._total, "started": self._started, **self._before}
         write_json(self._path, state)
 
 
@@ -231,8 +355,12 @@ def progress_file(run: RunFolder) -> Path:
 
 
 def read_progress(run: RunFolder) -> dict | None:
-    """The latest progress of the run's current stage, or None."""
+    """The latest progress of the run's current stage, or None where there is none that can be read."""
     try:
-        return read_json(progress_file(run))
+        found = read_json(progress_file(run))
     except (OSError, ValueError):
         return None
+    numbers = [found.get(name) for name in ("done", "total", "started")] if isinstance(found, dict) else [None]
+    if not all(ledger.is_number(number) for number in numbers) or not 0 <= found["done"] <= found["total"]:
+        return None
+    return found if ledger.is_number(found.get("before", 0)) else None

@@ -1,4 +1,4 @@
-"""Text as people see it: what a model or a user wrote, made visible and safe to show; shares as percentages."""
+"""Text as people see it: what a model or a user wrote, made visible and safe to show; shares, and amounts of bytes."""
 
 import html
 import math
@@ -46,6 +46,14 @@ def _shown(character: str) -> str:
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in joiners:
         return f"‹U+{ord(character):04X}›"
     return character
+
+
+def amount(n_bytes: float) -> str:
+    """An amount of memory or disk, to three digits, in a unit in which it is not 0: '50.3 MB', '12 bytes'."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{float(f'{n_bytes / size:.3g}'):,g} {unit}"
+    return f"{n_bytes:.0f} bytes"
 
 
 def percent(share: float) -> str:

@@ -27,7 +27,7 @@ from safety_nb.core.params import CapabilityParams
 from safety_nb.core.text import percent
 from safety_nb.data import templates
 from safety_nb.tiny import world
-from safety_nb.train import models
+from safety_nb.train import models, records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,10 +82,8 @@ def check(run: run_folder.RunFolder) -> dict[str, Any]:
     if not run.root.is_dir():
         raise InputError(f"There is no run folder {str(run.root)!r}; `safety-nb status` lists those there are.")
     run_folder.require(run, ["train/adapter", "train/training.json"], maker="train")
-    record = files.read_json(run.training)
-    if "values" not in record:
-        raise InputError(f"{run.training} is of an earlier version of safety-nb; train the run again.")
-    return record
+    run_folder.check(run, ["train/adapter", "train/training.json"])
+    return records.read(run)
 
 
 def _harness() -> str:
@@ -439,7 +437,7 @@ def read(run: run_folder.RunFolder) -> "pd.DataFrame":
 
     kept = read_record(run)
     rows = []
-    if kept.get("model", {}).get("adapter_sha256") == files.sha256(run.adapter):
+    if kept and kept.get("model", {}).get("adapter_sha256") == files.sha256_once(run.adapter):
         for name, task in kept["tasks"].items():
             for part in task["parts"]:
                 limit = kept["parts"][part]["limit"]

@@ -163,7 +163,7 @@ def _by_model(
     waiting.sort(key=lambda question: -len(encoded[question.name]))
 
     ends = end_tokens(tokenizer, params.template)
-    progress = run_folder.Progress(run, "generate", len(questions))
+    progress = run_folder.Progress(run, "generate", len(questions), before=len(answers))
 
     def keep(question: Question, tokens: list[int]) -> None:
         stopped = tokens[-1] in ends

@@ -5,13 +5,14 @@
     study = safety_nb.load_study("outputs/tiny-study")
     study.rates[study.rates["metric"] == "refusal_rate"]
 
-Tables are read or computed when they are first asked for. Nothing is written.
+Tables are read or computed when they are first asked for, from files that are those the ledger has the hashes of:
+an InputError names what does not fit. Nothing is written.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS
@@ -64,31 +65,33 @@ class Run:
     @cached_property
     def judgements(self) -> "pd.DataFrame":
         """run, n_safety, seed, then dataset, prompt_id, judge, label, score, missing: a row a response and judge."""
-        return self._rows(self._files.judgements, maker="judge")
+        return self._rows(self._files.judgements, study_tables.JUDGEMENT, maker="judge")
 
     @cached_property
     def answers(self) -> "pd.DataFrame":
         """run, n_safety, seed, then the columns of ``responses.jsonl``, and label, of the first judge that gave one."""
-        responses = self._rows(self._files.responses, maker="generate")
+        responses = self._rows(self._files.responses, study_tables.ANSWER, maker="generate")
         return study_tables.with_labels(responses, self.judgements)
 
     @cached_property
     def _n_safety_and_seed(self) -> tuple[int, int]:
         run_folder.require(self._files, ["mix/mixture.json"], maker="mix")
-        mixture = files.read_json(self._files.mixture)
+        run_folder.check(self._files, ["mix/mixture.json"])
+        mixture = files.read_record(self._files.mixture, study_tables.MIXTURE)
         return mixture[N_SAFETY], mixture["seed"]
 
     @property
     def _files(self) -> run_folder.RunFolder:
         return run_folder.RunFolder(self.folder)
 
-    def _rows(self, path: Path, maker: str) -> "pd.DataFrame":
+    def _rows(self, path: Path, fields: dict[str, Any], maker: str) -> "pd.DataFrame":
         """The rows of a file that the stage ``maker`` makes, each with what names the run."""
         import pandas as pd
 
         run_folder.require(self._files, [path.name], maker=maker)
+        run_folder.check(self._files, [path.name])
         n_safety, seed = self._n_safety_and_seed
-        rows = pd.DataFrame(files.read_jsonl(path))
+        rows = pd.DataFrame(files.read_jsonl(path, fields))
         return pd.concat(
             [pd.DataFrame({"run": self.folder.name, N_SAFETY: n_safety, "seed": seed}, rows.index), rows], axis=1
         )

@@ -5,18 +5,32 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS, run_keys
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import StudySettings
+from safety_nb.core.text import visible
 from safety_nb.generate import capabilities
 
 if TYPE_CHECKING:
     import pandas as pd
 
 GENERAL_LOSS = "loss on general rows"
+# What rows and records that are read have to hold; a file that is cut short or another one is told by that.
+JUDGEMENT = {"dataset": str, "prompt_id": str, "judge": str, "label": (str, NoneType), "missing": (str, NoneType)}
+ANSWER = {"dataset": str, "prompt_id": str, "prompt": str, "response": (str, NoneType)}
+MIXTURE = {N_SAFETY: int, "seed": int}
+_PROMPT = {"dataset": str, "role": str, "prompt_id": str}
+_LOSS = {"id": str, "source": str, "loss": (int, float)}
+_PREFERENCE = {"dataset": str, "prompt_id": str, "judge": str, "score": (int, float, NoneType)}
+# What the comparison reads of a run, below its folder.
+_READ = (
+    *("judgements.jsonl", "prompts.jsonl", "responses.jsonl", "mix/mixture.json", "train/training.json"),
+    *("train/validation_losses.jsonl", "preferences.jsonl"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ def read_study(folder: Path) -> StudyTables:
     """Read the runs of a study, finished or not.
 
     Raises:
-        InputError: the folder holds no study.
+        InputError: the folder holds no study, or what its finished runs left is not there as it was recorded.
     """
     settings, values = grid.study_settings(grid.study_file(folder))
     planned = [(run, folder / run.name, {}) for run in grid.plan(values)]
@@ -64,7 +78,7 @@ def read_studies(folders: list[Path], out: Path) -> StudyTables:
         out: the folder that the comparison goes into; the runs are named by their way from there.
 
     Raises:
-        InputError: fewer than two, or one that holds no study.
+        InputError: fewer than two, one that holds no study, or whose finished runs' files are not as recorded.
     """
     if len(folders) < 2:
         raise InputError("Name at least two studies to compare.")
@@ -93,7 +107,7 @@ def _read(
     """Read planned runs, each with its folder and what else tells it apart; their names are their way from ``root``."""
     import pandas as pd
 
-    rows, judgements, roles, types, items = [], [], {}, {}, []
+    rows, judgements, roles, types, items, wrong = [], [], {}, {}, [], []
     parameters = [name for name in swept if name != "study"]
     for one, folder, more in planned:
         run = run_folder.RunFolder(folder)
@@ -108,12 +122,15 @@ def _read(
         if settings.search and state["state"] == "waiting" and not run.ledger.is_file():
             state["state"] = "not needed"
         rows.append({**keys, **state})
-        if state["state"] == run_folder.DONE:
-            judgements.extend({**keys, **row} for row in files.read_jsonl(run.judgements))
+        if state["state"] == run_folder.DONE and (misfits := run_folder.misfits(run, _READ)):
+            wrong += misfits  # of all runs, to be told at once
+        elif state["state"] == run_folder.DONE and not wrong:
+            judgements.extend({**keys, **row} for row in files.read_jsonl(run.judgements, JUDGEMENT))
             items.extend({**keys, **row} for row in _items(run))
-            asked = files.read_jsonl(run.prompts) if run.prompts.is_file() else []
+            asked = files.read_jsonl(run.prompts, _PROMPT) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
             types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
+    run_folder.raise_misfits(wrong)
     keys = run_keys(swept)
     single = pd.DataFrame(items) if items else pd.DataFrame(columns=[*keys, "measure", "prompt_id", "value"])
     columns = [*keys, "dataset", "prompt_id", "judge", "label", "score", "missing"]
@@ -122,6 +139,25 @@ def _read(
     shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
     tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
     return _with_capabilities(tables, root)
+
+
+def remarks(folder: Path, tables: StudyTables) -> list[str]:
+    """What is to be known of the runs of a study beside their numbers: a line each.
+
+    Those that are not compared and why, executed notebooks that are not what was executed, and published records.
+    """
+    lines = []
+    for row in tables.runs.to_dict("records"):
+        run, name = run_folder.RunFolder(folder / row["run"]), visible(row["run"], limit=None)[0]
+        if row["state"] not in (run_folder.DONE, "not needed"):
+            why = f" ({visible(row['cause'])[0]})" if row["cause"] else ""
+            lines.append(f"{name} is left out: {row['state']}{why}")
+            continue
+        if published := run_folder.read_published(run):
+            lines.append(f"{name} is a published record: {visible(published['note'])[0]}")
+        notebooks = sorted(str(path.relative_to(run.root)) for path in run.notebooks.glob("*.ipynb"))
+        lines += [visible(line, limit=None)[0] for line in run_folder.misfits(run, notebooks)]
+    return lines
 
 
 def finished(folder: Path, tables: StudyTables) -> Iterator[tuple[dict[str, Any], run_folder.RunFolder]]:
@@ -144,7 +180,10 @@ def answers(folder: Path, tables: StudyTables) -> "pd.DataFrame":
     parts = []
     for row, run in finished(folder, tables):
         keys = {name: row[name] for name in run_keys(tables.swept)}
-        parts.append(pd.DataFrame([{**keys, **response} for response in files.read_jsonl(run.responses)]))
+        if run.published.exists() and not run.responses.is_file():
+            continue  # their text was not published
+        said = files.read_jsonl(run.responses, ANSWER)
+        parts.append(pd.DataFrame([{**keys, **response} for response in said]))
     return (
         with_labels(pd.concat(parts, ignore_index=True), tables.judgements) if parts else pd.DataFrame(columns=columns)
     )
@@ -181,11 +220,11 @@ def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
 
 def _items(run: run_folder.RunFolder) -> Iterator[dict[str, Any]]:
     """What a run answered one by one besides prompts: measure, prompt_id and value."""
-    safety = files.read_json(run.mixture).get("safety") if run.mixture.is_file() else None
-    for row in files.read_jsonl(run.validation_losses) if run.validation_losses.is_file() else ():
+    safety = files.read_record(run.mixture, {}).get("safety") if run.mixture.is_file() else None
+    for row in files.read_jsonl(run.validation_losses, _LOSS) if run.validation_losses.is_file() else ():
         if row["source"] != safety:
             yield {"measure": GENERAL_LOSS, "prompt_id": row["id"], "value": row["loss"]}
-    for row in files.read_jsonl(run.preferences) if run.preferences.is_file() else ():
+    for row in files.read_jsonl(run.preferences, _PREFERENCE) if run.preferences.is_file() else ():
         measure = f"{row['dataset']} preferred ({row['judge']})"
         yield {"measure": measure, "prompt_id": row["prompt_id"], "value": row["score"]}
 

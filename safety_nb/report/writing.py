@@ -41,11 +41,11 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
 
     run = run_folder.open_run(params.run_dir)
     run_folder.require(run, ["judgements.jsonl"], maker="judge")
-    mixture = files.read_json(run.mixture)
-    judgements = pd.DataFrame(files.read_jsonl(run.judgements))
+    mixture = files.read_record(run.mixture, study_tables.MIXTURE)
+    judgements = pd.DataFrame(files.read_jsonl(run.judgements, study_tables.JUDGEMENT))
     table = summarise_run(judgements, run.root.name, mixture[N_SAFETY], mixture["seed"])
     files.write_csv(run.summary, table)
-    responses = pd.DataFrame(files.read_jsonl(run.responses))
+    responses = pd.DataFrame(files.read_jsonl(run.responses, study_tables.ANSWER))
     # The first judge that labelled a response gives the label shown beside it.
     keys = [name for name in ("dataset", "prompt_id", "sample") if name in judgements]
     labels = judgements.drop_duplicates(keys)[[*keys, "label"]]
@@ -71,10 +71,10 @@ def _without_lists(mixture: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training_facts(run: run_folder.RunFolder) -> dict[str, Any]:
-    record = files.read_json(run.training)
+    record = files.read_record(run.training, {"supervised_tokens": dict})
     tokens = {f"supervised tokens of {source}": count for source, count in record.pop("supervised_tokens").items()}
     shown = ("truncated_rows", "dropped_rows", "four_bit_layers", "trainable_parameters", "device", "compute_dtype")
-    return {**tokens, **{name: record[name] for name in shown}}
+    return {**tokens, **{name: record[name] for name in shown if name in record}}
 
 
 # --- a study ------------------------------------------------------------------------------------------------------
@@ -139,8 +139,8 @@ def _losses(folder: Path, tables: StudyTables) -> dict[str, float]:
     """Run to its loss on general validation rows, in nats a token; runs without one are left out."""
     losses = {}
     for row, run in study_tables.finished(folder, tables):
-        mixture = files.read_json(run.mixture)
-        by_source = files.read_json(run.training).get("validation_losses") or {}
+        mixture = files.read_record(run.mixture, {})
+        by_source = files.read_record(run.training, {}).get("validation_losses") or {}
         general = [loss for source, loss in by_source.items() if source != mixture.get("safety")]
         if len(general) == 1:
             losses[row["run"]] = general[0]

@@ -126,7 +126,7 @@ def _stage(run: run_folder.RunFolder, name: str) -> tuple[float, str]:
         told = f"{state} in {_clock(entry['wall_seconds'])}" if "wall_seconds" in entry else state
         return float(state == run_folder.DONE), told
     share, left = _under_way(run, name, entry)
-    told = f"running for {_clock(time.time() - entry['started'])}"
+    told = f"running for {_clock(_seconds_since(entry))}"
     return share, told if left is None else f"{told}, {_clock(left)} left"
 
 
@@ -143,16 +143,27 @@ def stage_progress(run: run_folder.RunFolder) -> tuple[float, str]:
             return done, f"{entry['state']} in {name}"
     if done < len(STAGE_NAMES):
         return done, "waiting"
-    return done, f"done in {_clock(sum(entry['wall_seconds'] for entry in stages.values()))}"
+    return done, f"done in {_clock(sum(entry.get('wall_seconds', 0) for entry in stages.values()))}"
 
 
 def _under_way(run: run_folder.RunFolder, stage: str, entry: dict) -> tuple[float, float | None]:
-    """The share done of a stage that runs, and the seconds left; 0 and None while the stage has told nothing."""
+    """The share done of a stage that runs, and the seconds left; 0 and None while the stage has told nothing.
+
+    The time left is by the steps of this execution: those of an earlier one, that it goes on from, took none of it.
+    """
     inside = run_folder.read_progress(run)
-    if not inside or inside["stage"] != stage or inside["started"] < entry["started"] or not inside["done"]:
+    if not inside or inside.get("stage") != stage or inside["started"] < entry.get("started", 0):
+        return 0.0, None
+    made = inside["done"] - inside.get("before", 0)
+    if made <= 0:
         return 0.0, None
     spent = time.time() - inside["started"]
-    return inside["done"] / inside["total"], spent / inside["done"] * (inside["total"] - inside["done"])
+    return inside["done"] / inside["total"], spent / made * (inside["total"] - inside["done"])
+
+
+def _seconds_since(entry: dict) -> float:
+    """How long a stage has been running."""
+    return time.time() - entry.get("started", time.time())
 
 
 # --- at any time --------------------------------------------------------------------------------------------------
@@ -164,13 +175,15 @@ class Sight:
 
     Attributes:
         state: waiting, running, stopped (its ledger says running, but nobody holds its folder), failed, killed, done,
-            or unreadable.
+            or unreadable (its ledger is damaged).
         stages: the ledger's entries by stage.
+        damage: what is to be said of a damaged ledger.
     """
 
     run: run_folder.RunFolder
     state: str
     stages: dict[str, dict]
+    damage: str = ""
 
     @property
     def name(self) -> str:
@@ -180,10 +193,9 @@ class Sight:
 def look(run: run_folder.RunFolder) -> Sight:
     """See a run; one that has not begun is waiting."""
     held = run_folder.held(run.root)  # asked first: a run that ends meanwhile has written its ledger by then
-    try:
-        stages = run_folder.read_ledger(run)["stages"]
-    except (ValueError, KeyError, TypeError):  # a file of that name that is none of ours
-        return Sight(run, "unreadable", {})
+    if damage := run_folder.ledger_damage(run):
+        return Sight(run, "unreadable", {}, damage)
+    stages = run_folder.read_ledger(run)["stages"]
     states = [entry["state"] for entry in stages.values()]
     if states and set(states) == {run_folder.DONE}:
         state = run_folder.DONE
@@ -242,6 +254,8 @@ def _group(folder: Path, names: list[str], is_study: bool) -> Iterator[str]:
     yield visible(f"{folder}: {', '.join(told)}", limit=None)[0]
     yield from _table([(sight.name, *_cells(sight)) for sight in sights])
     for sight in sights:
+        if sight.damage:
+            yield visible(f"{sight.damage} The next `safety-nb run` or `study` keeps the file aside.", limit=None)[0]
         for stage, entry in sight.stages.items():
             if note := _note(sight, stage, entry):
                 yield visible(f"{sight.name}, {stage}: {note}")[0]
@@ -265,7 +279,7 @@ def _seconds_left(sights: list[Sight]) -> float | None:
     for sight in sights:
         for name, entry in sight.stages.items():
             if entry["state"] == run_folder.DONE and name in took:
-                took[name].append(entry["wall_seconds"])
+                took[name].append(entry.get("wall_seconds", 0))
     if not all(took.values()):
         return None
     left = 0.0
@@ -282,7 +296,7 @@ def _stage_left(sight: Sight, name: str, usual: float) -> float:
         return 0.0
     if entry.get("state") == "running" and sight.state == "running":
         _, left = _under_way(sight.run, name, entry)
-        return max(usual - (time.time() - entry["started"]), 0.0) if left is None else left
+        return max(usual - _seconds_since(entry), 0.0) if left is None else left
     return usual
 
 
@@ -310,7 +324,7 @@ def _note(sight: Sight, stage: str, entry: dict) -> str:
         return entry.get("cause") or ""
     if sight.state == "stopped":
         return "stopped: the process that ran it is gone"
-    spent = _clock(time.time() - entry["started"])
+    spent = _clock(_seconds_since(entry))
     share, left = _under_way(sight.run, stage, entry)
     return f"running for {spent}" + (f", {share:.0%} done, about {_clock(left)} left" if left is not None else "")
 

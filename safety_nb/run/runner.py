@@ -7,6 +7,7 @@ import contextlib
 import os
 import platform
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -42,17 +43,28 @@ class StageFailed(RuntimeError):
 
 @contextlib.contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Have SIGTERM, as schedulers and shutdowns send it, end the body as Ctrl-C does: with its kernels, and told."""
+    """Have SIGTERM, as schedulers and shutdowns send it, end the body as Ctrl-C does: with its kernels, and told.
+
+    Once is enough: whoever presses Ctrl-C again is heard no more until the process has ended, which it is about to.
+    """
+    interrupted = False
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        nonlocal interrupted
+        interrupted = True
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # A signal that is ignored already, as of a process that is told by its parent, stays so.
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not interrupted:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def execute_run(
@@ -77,7 +89,7 @@ def execute_run(
     run = run_folder.RunFolder(run.root.resolve())  # papermill changes the working folder
     with run_folder.locked(run.root):
         files.remove_partial(run.root)
-        ledger = run_folder.read_ledger(run)
+        ledger = run_folder.open_ledger(run)
         ledger.update(versions=_versions(), platform=platform.platform(), python=platform.python_version())
         for stage in STAGES:
             entry = ledger["stages"].setdefault(stage.name, {"state": "waiting"})
@@ -90,28 +102,48 @@ def execute_run(
         for stage in STAGES[begin : end + 1]:
             if begin > 0 or not is_fresh(run, stage, params):
                 _execute_stage(run, stage, params)
+            for line in run_folder.misfits(run, [executed_name(stage)]):
+                print(f"{line} --from {stage.name} executes it anew.", file=sys.stderr, flush=True)
 
 
 def check_stages(run: run_folder.RunFolder, first: str, last: str) -> None:
     """Raise InputError unless the stages from ``first`` to ``last`` can be executed in this run folder."""
     stage_named(first), stage_named(last)
+    if run.published.exists():
+        raise InputError(
+            f"{run.root} is a published record ({run.published.name}), to be read only; name another --out."
+        )
     begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
     if begin > end:
         raise InputError(f"--from {first} comes after --until {last}; the order is {', '.join(STAGE_NAMES)}.")
+    if begin and (damage := run_folder.ledger_damage(run)):
+        raise InputError(f"--from {first}: {damage} Leave --from out: the damaged file is kept aside then.")
     for stage in STAGES[:begin]:
         for output in stage.outputs:
             if not (run.root / output).exists():
                 raise InputError(f"--from {first}: {run.root} has no {output} yet; begin with --from {stage.name}.")
+        if lines := run_folder.misfits(run, stage.outputs):
+            raise InputError("\n".join([f"--from {first}: begin with --from {stage.name}.", *lines]))
 
 
 def is_fresh(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> bool:
     """Whether a stage is done with this very notebook, parameters, inputs and version, and its outputs are whole."""
     entry = run_folder.read_ledger(run)["stages"].get(stage.name, {})
+    recorded = entry.get("outputs", {})
     return (
         entry.get("state") == run_folder.DONE
-        and entry["fingerprint"] == fingerprint(run, stage, params)
-        and entry["outputs"] == files.hashes(run.root, stage.outputs)
+        and entry.get("fingerprint") == fingerprint(run, stage, params)
+        and {name: recorded.get(name) for name in stage.outputs} == files.hashes(run.root, stage.outputs)
     )
+
+
+def executed_name(stage: Stage) -> str:
+    """Where the executed notebook of a stage lies, below the run's folder.
+
+    Its hash is recorded with those of the stage's outputs, but it is none of them: a stage is not executed anew, for
+    hours, because somebody wrote into the copy; that is told.
+    """
+    return f"notebooks/{stage.notebook}.ipynb"
 
 
 def fingerprint(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> str:
@@ -156,7 +188,7 @@ def _stage_params(stage: Stage, params: RunParams) -> dict[str, Any]:
 def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> None:
     from safety_nb.run.notebook import Execution
 
-    output = run.notebooks / f"{stage.notebook}.ipynb"
+    output = run.root / executed_name(stage)
     before = fingerprint(run, stage, params)
     facts = {"state": "running", "started": time.time(), "cause": None, "pid": os.getpid()}
     run_folder.record_stage(run, stage.name, **facts)
@@ -189,7 +221,7 @@ def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -
         stage.name,
         state=run_folder.DONE,
         fingerprint=before,
-        outputs=files.hashes(run.root, stage.outputs),
+        outputs=files.hashes(run.root, (*stage.outputs, executed_name(stage))),
         wall_seconds=round(time.monotonic() - execution.started, 2),
         **execution.usage,
     )
@@ -333,6 +365,7 @@ def execute_beside(run: run_folder.RunFolder, notebook: str, values: dict[str, A
             with contextlib.suppress(OSError):
                 _mark_unexecuted_cells(output, state, cause)
             raise NotebookFailed(f"{notebook} of {run.root} {state}: {cause}. Its notebook: {output}") from error
+        run_folder.record_beside(run, f"notebooks/{notebook}.ipynb")
 
 
 @contextlib.contextmanager

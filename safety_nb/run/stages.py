@@ -95,9 +95,13 @@ def notebook_path(notebook: str) -> Path:
 def make_missing(stage: str, params: Parameters) -> run_folder.RunFolder:
     """Make what a notebook opened alone lacks, with the miniature's defaults, and return its run folder.
 
-    Only in the default run folder: in one the user named, a missing input is an error of the stage itself.
+    Only in the default run folder: in one the user named, a missing input is an error of the stage itself. Where a
+    command made the run, what its ledger has of this stage's files is dropped: they are about to be others.
     """
     run = run_folder.open_run(params.run_dir)
+    own = type(params) is stage_named(stage).params  # else a notebook beside the run, which makes none of its files
+    if own and run_folder.read_ledger(run)["stages"].get(stage, {}).get("state") != "running":  # then by the runner
+        run_folder.forget_outputs(run, stage)
     for earlier in STAGES[: STAGE_NAMES.index(stage)]:
         if not params.run_dir and not all((run.root / name).exists() for name in earlier.outputs):
             print(f"{run.root} has no results of stage {earlier.name!r} yet: making those of the miniature.")

@@ -7,7 +7,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +88,11 @@ def _execute_all(
     # Fresh interpreters: a forked one would inherit threads and, on a GPU, a CUDA context.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker) as pool:
-        # The longest runs go first, so that none is left running alone at the end.
-        ordered = sorted(planned, key=lambda run: -run.params.n_safety)
-        futures = {pool.submit(_execute, folder / run.name, run.params): run for run in ordered}
         try:
+            # The longest runs go first, so that none is left running alone at the end.
+            ordered = sorted(planned, key=lambda run: -run.params.n_safety)
+            with _deaf_to_ctrl_c():
+                futures = {pool.submit(_execute, folder / run.name, run.params): run for run in ordered}
             for future in concurrent.futures.as_completed(futures):
                 message = _outcome(future)
                 if message:
@@ -113,12 +114,25 @@ def _outcome(future: concurrent.futures.Future) -> str | None:
         return "A process that executed runs was killed; the same command goes on with the runs that are not done."
 
 
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that start in the body ignore Ctrl-C from their first moment: their parent hears it, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _for_life = contextlib.ExitStack()  # what stays open until a process of the pool ends
 
 
 def _begin_worker() -> None:
     """In a process that will execute several runs: import what their notebooks need once, for all of them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it is already, but where a thread began the pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _for_life.enter_context(runner.ending_in_order())
     _for_life.enter_context(fork_server.kernels())
@@ -169,7 +183,8 @@ def prefer(folder: Path, params: JudgeParams) -> "pd.DataFrame":
         Columns run, n_safety, then those of ``preferences.prefer_answers``.
 
     Raises:
-        InputError: no study, no ordinary requests, no endpoint, or a judge that is the model under test.
+        InputError: no study, answers that are not those the ledgers recorded, no ordinary requests, no endpoint, or a
+            judge that is the model under test.
         ConnectionError: the endpoint was given up on.
     """
     import pandas as pd
@@ -192,7 +207,9 @@ def prefer(folder: Path, params: JudgeParams) -> "pd.DataFrame":
                 rows = preferences.ties(theirs, first)
             else:
                 rows = preferences.prefer_answers(ours, theirs, first, params)
-            files.write_jsonl(run_folder.RunFolder(folder / row.run).preferences, rows)
+            run = run_folder.RunFolder(folder / row.run)
+            files.write_jsonl(run.preferences, rows)
+            run_folder.record_beside(run, run.preferences.name)
             found += [{"run": row.run, N_SAFETY: row.n_safety, **each} for each in rows]
     return pd.DataFrame(found)
 
@@ -200,7 +217,9 @@ def prefer(folder: Path, params: JudgeParams) -> "pd.DataFrame":
 def _ordinary_answers(folder: Path, roles: dict[str, str]) -> dict[tuple[str, str], tuple[str, str]]:
     """(evaluation set, prompt_id) to request and answer, of ordinary requests; of several answers the first."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
-    for row in files.read_jsonl(run_folder.RunFolder(folder).responses):
+    run = run_folder.RunFolder(folder)
+    run_folder.check(run, [run.responses.name])
+    for row in files.read_jsonl(run.responses, study_tables.ANSWER):
         if roles.get(row["dataset"]) == "ordinary" and row.get("finish") != "error":
             found.setdefault((row["dataset"], row["prompt_id"]), (row["prompt"], row["response"]))
     return found

@@ -11,6 +11,7 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
+from safety_nb.core.text import amount
 from safety_nb.train import memory
 
 _WHOLE = "whole.json"  # in a checkpoint: the hashes of its files, written last
@@ -134,6 +135,6 @@ def check_disk(run: run_folder.RunFolder, loop: Any) -> None:
     free = shutil.disk_usage(run.root).free
     if free < needed:
         raise InputError(
-            f"{run.root}: {free / 1e9:.2f} GB are free, and checkpoints of this adapter take {needed / 1e9:.2f} GB; "
+            f"{run.root}: {amount(free)} are free, and checkpoints of this adapter take {amount(needed)}; "
             "make room, name another --out, or take a smaller lora_r."
         )

@@ -15,12 +15,14 @@ from typing import Any
 from safety_nb import __version__
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
-from safety_nb.core.params import TrainParams, validate
-from safety_nb.train import cards, inputs, models
+from safety_nb.core.params import TrainParams
+from safety_nb.train import cards, inputs, models, records
 from safety_nb.train.encoding import IGNORED, EncodedRow, encode_row
 
 DTYPES = ("bfloat16", "float16")
 _DRIFT_ROWS = 64
+# What is read of a run, below its folder.
+_READ = ("train/adapter", "train/training.json", "mix/train.jsonl", "mix/validation.jsonl", "mix/mixture.json")
 
 
 class PushFailed(RuntimeError):
@@ -67,8 +69,8 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
         push: id of the hub repository to upload it to; empty for none. A new one is private.
 
     Raises:
-        InputError: the run has no adapter, ``out`` holds something, the disk has no room, a weight is too large for
-            float16, or the hub cannot be pushed to.
+        InputError: the run has no adapter, its files are not those its ledger recorded, ``out`` holds something, the
+            disk has no room, a weight is too large for float16, or the hub cannot be pushed to.
         PushFailed: it is all there, but not on the hub.
     """
     import torch
@@ -77,7 +79,7 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
     record = _check(run, out, dtype)
     if push:
         _check_hub(push)
-    params = validate(TrainParams, record["values"])
+    params = TrainParams(**record["values"])
     where = params.base_model, record["base_commit"] or params.revision
     models.check(*where)
     _check_disk(out, models.count_parameters(*where))
@@ -116,18 +118,16 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
 
 
 def _check(run: run_folder.RunFolder, out: Path, dtype: str) -> dict[str, Any]:
-    """The record of a training that can be exported to a folder."""
+    """The record of a training that can be exported to a folder, with a value of every parameter."""
     if dtype not in DTYPES:
         raise InputError(f"--dtype: {dtype!r} is not one of {', '.join(DTYPES)}.")
     if not run.root.is_dir():
         raise InputError(f"There is no run folder {str(run.root)!r}; `safety-nb status` lists those there are.")
     run_folder.require(run, ["train/adapter", "train/training.json"], maker="train")
+    run_folder.check(run, _READ)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"--out: {out} holds something already; name a new or an empty folder.")
-    record = files.read_json(run.training)
-    if "values" not in record:
-        raise InputError(f"{run.training} is of an earlier version of safety-nb; train the run again.")
-    return record
+    return records.read(run)
 
 
 def _check_disk(out: Path, parameters: int) -> None:

@@ -8,6 +8,12 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
 from safety_nb.train.encoding import EncodedRow, encode_row
 
+# Of ``mixture.json``, what a model card is made from, with its types.
+_KINDS = {
+    **dict.fromkeys(("general", "safety", "validation", "mixture_sha256"), str),
+    **dict.fromkeys(("n_general", "n_safety", "n_validation"), int),
+}
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -69,8 +75,10 @@ def recorded_mixture(run: run_folder.RunFolder) -> dict[str, Any] | None:
     """The record of the run's mixture, or None where its training rows are not, or no longer, those of the record."""
     if not run.mixture.is_file():
         return None
-    mixture = files.read_json(run.mixture)
-    return mixture if mixture.get("train_sha256") == files.sha256(run.train_rows) else None
+    mixture = files.read_record(run.mixture, {})
+    if mixture.get("train_sha256") != files.sha256(run.train_rows):
+        return None
+    return files.read_record(run.mixture, _KINDS)
 
 
 def _learnable(rows: list[dict], params: TrainParams, tokenizer: Any) -> tuple[Rows, list[EncodedRow]]:

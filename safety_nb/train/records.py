@@ -1,10 +1,12 @@
 """What a training was, and what it leaves in its run: the adapter with its card, the losses, and the record."""
 
 from dataclasses import asdict, dataclass
+from types import NoneType
 from typing import Any
 
 from safety_nb.core import files, run_folder
-from safety_nb.core.params import TrainParams
+from safety_nb.core.errors import InputError
+from safety_nb.core.params import TrainParams, validate
 from safety_nb.train import cards, models
 from safety_nb.train.inputs import Inputs, Rows
 from safety_nb.train.memory import Choice
@@ -50,6 +52,15 @@ class TrainingRecord:
     values: dict[str, Any]
     base_commit: str
     mixture_sha256: str
+
+
+_NUMBER, _TEXT = (int, float), str
+# Of ``training.json``, what a card is made from, with its types.
+_KINDS = {
+    **{"rows": int, "steps": int, "train_loss": _NUMBER, "validation_loss": (*_NUMBER, NoneType)},
+    **{"validation_losses": dict, "device": _TEXT, "compute_dtype": _TEXT, "values": dict},
+    **{"base_commit": _TEXT, "mixture_sha256": _TEXT},
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,26 @@ def write(run: run_folder.RunFolder, done: TrainingRecord, inputs: Inputs, metri
     by_row = _by_row(inputs.validation, loop.validated.rows) if inputs.validation.encoded else []
     files.write_jsonl(run.validation_losses, by_row)
     files.write_json(run.training, asdict(done))
+
+
+def read(run: run_folder.RunFolder) -> dict[str, Any]:
+    """``training.json`` of a run, with a value of every parameter: of those it lacks, the default.
+
+    Raises:
+        InputError: it is missing, damaged, or of an earlier version.
+    """
+    record = files.read_record(run.training, {})
+    if "values" not in record:
+        raise InputError(f"{run.training} is of an earlier version of safety-nb; train the run again.")
+    record = files.read_record(run.training, _KINDS)
+    losses = record["validation_losses"].values()
+    if record["device"] not in ("cpu", "cuda") or not all(isinstance(loss, _NUMBER) for loss in losses):
+        raise InputError(f"{run.training} is damaged: a device or a loss is none; train the run again.")
+    try:
+        params = validate(TrainParams, record["values"])
+    except InputError as error:
+        raise InputError(f"{run.training} is damaged, or of another version of safety-nb: {error}") from None
+    return {**record, "values": {**params.model_dump(exclude={"run_dir"}), **record["values"]}}
 
 
 def _by_row(rows: Rows, losses: dict[int, tuple[float, int]]) -> list[dict]:

@@ -209,7 +209,7 @@ def _callback(params: TrainParams, run: run_folder.RunFolder, on_metrics: Callab
         """Progress for whoever watches, a checkpoint every so many minutes, and a mark on those that are whole."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.progress = run_folder.Progress(run, "train", state.max_steps)
+            self.progress = run_folder.Progress(run, "train", state.max_steps, before=state.global_step)
             self.saved = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

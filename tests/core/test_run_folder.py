@@ -288,6 +288,11 @@ def test_last_step_is_always_left_for_the_watcher(run, clock):
     assert run_folder.read_progress(run) == {"stage": "train", "done": 3, "total": 3, "started": 1000.0}
 
 
+def test_steps_of_an_earlier_execution_are_told_apart(run, clock):
+    run_folder.Progress(run, "train", total=9, before=4).update(5)
+    assert run_folder.read_progress(run) == {"stage": "train", "done": 5, "total": 9, "started": 1000.0, "before": 4}
+
+
 @pytest.mark.parametrize("text", [None, "", "{"])
 def test_no_progress_to_be_read_is_none(text, run):
     if text is not None:

@@ -240,6 +240,20 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path, signum):
     assert ended(children)
 
 
+@pytest.mark.parametrize("arguments", [("run",), ("study", "--jobs", "2")])
+def test_a_second_ctrl_c_breaks_nothing_off(tmp_path, arguments):
+    process = start(tmp_path, *arguments, **({"n_safety": [0, 16]} if arguments[0] == "study" else {}))
+    run = tmp_path / "out" / "n16_seed0" if arguments[0] == "study" else tmp_path / "out"
+    wait_until(lambda: state(run, "mix") == "running", process)
+    children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    for _ in range(8):  # one comes while it ends its kernels, one while the interpreter goes down
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.15)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in told and "Exception" not in told, told
+    assert told.count("Interrupted") == 1 and ended(children)
+
+
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_an_interrupted_study_ends_its_runs_in_order(tmp_path, signum):
     process = start(tmp_path, "study", "--jobs", "2", n_safety=[0, 16, 32, 48])

@@ -150,6 +150,42 @@ def test_running_stage_shows_its_share_its_time_and_what_is_left(tmp_path, statu
     assert "a, train: running for 1:35, 25% done, about 4:30 left" in lines
 
 
+def test_time_left_is_by_the_steps_of_this_execution(tmp_path, status):
+    # 60 steps were there when it went on; it made 20 in 100 s, so the 20 that are left take as long: 1:40. Told by all
+    # 80 steps it would be 25 s.
+    run = ledger(tmp_path / "a", mix=DONE, train=running(since=130))
+    left = {"stage": "train", "done": 80, "total": 100, "before": 60, "started": time.time() - 100}
+    files.write_json(run_folder.progress_file(run_folder.RunFolder(run)), left)
+    with held(run):
+        assert "a, train: running for 2:10, 80% done, about 1:40 left" in status(tmp_path)
+
+
+def test_no_time_left_is_told_before_the_first_step_after_a_resume(tmp_path, status):
+    run = ledger(tmp_path / "a", mix=DONE, train=running(since=130))
+    left = {"stage": "train", "done": 60, "total": 100, "before": 60, "started": time.time() - 100}
+    files.write_json(run_folder.progress_file(run_folder.RunFolder(run)), left)
+    with held(run):
+        assert "a, train: running for 2:10" in status(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["[]", "null", "{}", '{"stage": "train"}', '{"stage": "train", "done": "1", "total": 2, "started": 9e12}']
+    + ['{"stage": "train", "done": 3, "total": 0, "started": 9e12}', "[" * 100_000],
+)
+def test_progress_that_cannot_be_read_is_none(left, tmp_path, status):
+    run = ledger(tmp_path / "a", mix=DONE, train=running(since=95))
+    run_folder.progress_file(run_folder.RunFolder(run)).write_text(left)
+    with held(run):
+        assert "a, train: running for 1:35" in status(tmp_path)
+
+
+def test_entries_that_lack_what_is_not_needed_are_shown(tmp_path, status):
+    run = ledger(tmp_path / "a", mix={"state": "done"}, train={"state": "failed"}, judge={"state": "running"})
+    assert row(status(tmp_path), "a")[:2] == ["0:00", "failed"]
+    assert progress.stage_progress(run_folder.RunFolder(run)) == (1, "failed in train")
+
+
 def test_running_stage_that_has_told_nothing_yet_shows_its_time_alone(tmp_path, status):
     run = ledger(tmp_path / "a", mix=DONE, train=running(since=3600))
     progressed(run, "train", 0.5, since=7200)  # of an earlier execution

@@ -177,6 +177,53 @@ def test_run_without_an_adapter_dtype_and_folder_that_are_not_there_are_told(run
         export.export(run, tmp_path / "merged", "int4")
 
 
+RECORDS = {
+    "empty": "",
+    "cut short": lambda record: json.dumps(record)[:-9],
+    "a list": "[]",
+    "values a list": lambda record: {**record, "values": []},
+    "an unknown value": lambda record: {**record, "values": {**record["values"], "lora_rank": 8}},
+    "a value of another type": lambda record: {**record, "values": {**record["values"], "template": 7}},
+    "no commit": lambda record: {name: value for name, value in record.items() if name != "base_commit"},
+    "loss a text": lambda record: {**record, "train_loss": "low"},
+    "losses of texts": lambda record: {**record, "validation_losses": {"tiny-general": "low"}},
+    "a device that is none": lambda record: {**record, "device": "abacus"},
+    "nested without end": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", RECORDS)
+def test_damaged_record_is_named_before_anything_is_loaded(damage, run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "train" / "training.json"
+    made = RECORDS[damage]
+    made = made if isinstance(made, str) else made(files.read_json(path))
+    path.write_text(made if isinstance(made, str) else json.dumps(made))
+    monkeypatch.setattr(models, "load_answering", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(InputError, match=r"training\.json is damaged"):
+        export.export(tmp_path / "run", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"train_sha256": 1', "[" * 100_000])
+def test_damaged_record_of_the_mixture_is_named(text, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "mix" / "mixture.json").write_text(text)
+    with pytest.raises(InputError, match=r"mixture\.json is damaged"):
+        export.export(tmp_path / "run", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_value_that_an_earlier_version_did_not_have_is_the_default(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "train" / "training.json"
+    record = files.read_json(path)
+    del record["values"]["template"]
+    files.write_json(path, record)
+    export.export(tmp_path / "run", tmp_path / "merged")
+    assert "Alpaca format" in (tmp_path / "merged" / "README.md").read_text()
+
+
 # The hub
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from safety_nb.core import run_folder, tables
 from safety_nb.core.columns import N_SAFETY, setting_names
 from safety_nb.core.errors import InputError
-from safety_nb.core.files import read_json, read_jsonl, write_csv
+from safety_nb.core.files import read_jsonl, read_log, read_record, write_csv
 from safety_nb.core.params import JudgeParams
 from safety_nb.judge import annotations, judging
 from safety_nb.report import study_tables
@@ -160,7 +160,8 @@ def is_labelled(folder: Path) -> bool:
         return False
     own = folder / "judgements.jsonl"
     files = [own] if own.is_file() else sorted(folder.glob("*/judgements.jsonl"))
-    return any(row["judge"].partition(":")[0] != "human" for file in files for row in read_jsonl(file))
+    judges = (str(row.get("judge", "human")) for file in files for row in read_log(file))
+    return any(judge.partition(":")[0] != "human" for judge in judges)
 
 
 def _people(folder: Path, ask: str) -> dict[str, dict]:
@@ -184,7 +185,7 @@ def of_run(run_dir: Path) -> Calibration:
     preferences where `safety-nb prefer` asked for them.
 
     Raises:
-        InputError: it has no judgements, or nobody labelled any of its answers.
+        InputError: it has no judgements, nobody labelled any of its answers, or a file is not as it was recorded.
     """
     import pandas as pd
 
@@ -194,6 +195,9 @@ def of_run(run_dir: Path) -> Calibration:
         raise InputError(
             f"Nobody has labelled answers of {run_dir} yet: open notebooks/annotate.ipynb with run_dir set to it."
         )
+    for name in judgements["run"].unique():  # of which the answers that people labelled are looked up
+        own = run_folder.RunFolder(run_dir if name == run_dir.resolve().name else run_dir / name)
+        run_folder.check(own, [own.responses.name])
     answers = annotations.answers_of_folder(run_dir)
     given, told, n_outdated = {}, {}, 0
     for ask, question in annotations.QUESTIONS.items():
@@ -301,9 +305,10 @@ def _judgements(folder: Path) -> tuple["pd.DataFrame", list[str]]:
     run = run_folder.RunFolder(folder)
     settings: list[str] = []
     if run.judgements.is_file():
-        mixture = read_json(run.mixture) if run.mixture.is_file() else {}
+        run_folder.check(run, [run.judgements.name, "mix/mixture.json"])
+        mixture = read_record(run.mixture, {}) if run.mixture.is_file() else {}
         facts = {"run": folder.resolve().name, N_SAFETY: mixture.get(N_SAFETY), "seed": mixture.get("seed")}
-        table = pd.DataFrame([{**facts, **row} for row in read_jsonl(run.judgements)])
+        table = pd.DataFrame([{**facts, **row} for row in read_jsonl(run.judgements, study_tables.JUDGEMENT)])
     else:
         found = study_tables.read_study(folder)
         table, settings = found.judgements, setting_names(found.swept)
