@@ -28,6 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((at for room, at in places.items() if room in item.nodeid), len(places)))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        pytest.exit("pytest-xdist heeds no groups with this pytest: every process would make what tests share", 3)
+
+
 @pytest.fixture(scope="session")
 def cuda_available() -> bool:
     import torch
