@@ -23,7 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, which makes what they share once, unless they name a group of their own."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+            shared = "tiny_server" in item.fixturenames  # across files
+            item.add_marker(pytest.mark.xdist_group("tiny_server" if shared else item.nodeid.split("::")[0]))
     places = {f"tests/{room}/": place for place, room in enumerate(_LONGEST)}
     items.sort(key=lambda item: next((at for room, at in places.items() if room in item.nodeid), len(places)))
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.soak
 def test_training_is_measured_beside_its_peers(tmp_path):
     report = tmp_path / "training.json"
     environment = {name: value for name, value in os.environ.items() if name != "SAFETY_NB_DATA"}

@@ -148,7 +148,8 @@ def remarks(folder: Path, tables: StudyTables) -> list[str]:
     """
     lines = []
     for row in tables.runs.to_dict("records"):
-        run, name = run_folder.RunFolder(folder / row["run"]), visible(row["run"], limit=None)[0]
+        run = run_folder.RunFolder(Path(os.path.normpath(folder / row["run"])))  # `folder` may not be there yet
+        name = visible(row["run"], limit=None)[0]
         if row["state"] not in (run_folder.DONE, "not needed"):
             why = f" ({visible(row['cause'])[0]})" if row["cause"] else ""
             lines.append(f"{name} is left out: {row['state']}{why}")

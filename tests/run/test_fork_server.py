@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -22,10 +21,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def forker() -> Iterator[fork_server.Forker]:
-    with fork_server.kernels():
-        assert fork_server._forker is not None
-        yield fork_server._forker
+def forker(kernels) -> fork_server.Forker:
+    assert fork_server._forker is not None
+    return fork_server._forker
 
 
 def run(code: str, **resources: str) -> str:
@@ -120,7 +118,8 @@ def test_kernels_end_with_the_process_that_asked_for_them(tmp_path):
         "    print(manager.provisioner.process.pid, fork_server._forker.pid, flush=True)\n"
         "    time.sleep(600)\n"
     )
-    owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, fork_server.LIGHT: "1"}  # before all imports are done
+    owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
     try:
         pids = [int(pid) for pid in owner.stdout.readline().split()]
         assert len(pids) == 2 and all(is_running(pid) for pid in pids)

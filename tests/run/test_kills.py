@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import safety_nb
 
 from safety_nb.core import files, run_folder
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 PROJECT = Path(__file__).resolve().parents[2]
 # A fraction of the miniature.
@@ -29,10 +32,9 @@ def start(params: Path, folder: Path) -> subprocess.Popen:
 
 
 def finish(params: Path, folder: Path) -> dict[str, str]:
-    """Execute the run to its end; its results."""
-    process = start(params, folder)
-    told, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, told
+    """Execute the run to its end, in process; its results."""
+    done = safety_nb("run", params, "--out", folder, cwd=params.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert all(
         entry["state"] == "done" for entry in run_folder.read_ledger(run_folder.RunFolder(folder))["stages"].values()
     )

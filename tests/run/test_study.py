@@ -5,14 +5,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import commands
 import nbformat
-import psutil
 import pytest
 import yaml
 from commands import Answer, safety_nb
@@ -147,7 +148,7 @@ of_study = pytest.mark.xdist_group("the miniature's study")
 
 # Of the doses of params/tiny-study.yaml those that the claim is about; `make soak` executes all five.
 DOSES = [0, 300, 1000]
-A_STUDY = ["study", str(PROJECT / "params/tiny-study.yaml"), "--set", f"n_safety={DOSES}", "--jobs", "2"]
+A_STUDY = ["study", str(PROJECT / "params/tiny-study.yaml"), "--set", f"n_safety={DOSES}"]
 
 
 @pytest.fixture(scope="module")
@@ -301,20 +302,16 @@ def test_a_failed_run_is_a_visible_gap_in_the_study(tiny_study, tmp_path):
 
 
 def test_a_killed_kernel_is_told_from_a_failed_cell(tmp_path):
-    run = subprocess.Popen(
-        [*COMMAND, "run", str(PROJECT / "params/tiny.yaml"), "--out", "run"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (tmp_path / "run/.progress.json").exists():  # training has begun
-        assert run.poll() is None
-        time.sleep(0.05)
-    started = psutil.Process(run.pid).children(recursive=True)
-    kernel = started[-1]  # of the process that is forked, where kernels are; else the only child
-    kernel.kill()
-    _, told = run.communicate(timeout=60)
-    assert run.returncode == 1 and "Stage 'train'" in told and "killed" in told
+    run = run_folder.RunFolder(tmp_path / "run")
+
+    def kill_in_training() -> None:
+        while not run_folder.progress_file(run).exists():  # training has begun
+            time.sleep(0.05)
+        os.kill(run_folder.read_ledger(run)["stages"]["train"]["kernel"]["pid"], signal.SIGKILL)
+
+    threading.Thread(target=kill_in_training, daemon=True).start()
+    done = command("run", str(PROJECT / "params/tiny.yaml"), "--out", "run", cwd=tmp_path, status=1)
+    assert "Stage 'train'" in done.stderr and "killed" in done.stderr
     entry = json.loads((tmp_path / "run/run.json").read_text())["stages"]["train"]
     assert entry["state"] == "killed"
     # In the saved notebook the cells after the one that was killed say that they were not executed.
