@@ -106,9 +106,12 @@ def test_the_stages_leave_the_documented_files(alone):
 @of_notebooks
 def test_results_older_than_what_they_were_made_from_are_told(alone, capsys, monkeypatch):
     monkeypatch.chdir(alone)
+    for moment, stage in enumerate(stages.STAGES):  # as if they had been executed one after the other
+        for name in stage.outputs:
+            os.utime(alone / "outputs/runs/notebook" / name, (1_800_000_000 + moment,) * 2)
     stages.make_missing("judge", JudgeParams())
     assert "Careful" not in capsys.readouterr().out
-    (alone / "outputs/runs/notebook/mix/train.jsonl").touch()
+    os.utime(alone / "outputs/runs/notebook/mix/train.jsonl", (1_900_000_000,) * 2)
     stages.make_missing("judge", JudgeParams())
     told = capsys.readouterr().out
     # The adapter is older than the mixture; the responses are not older than the adapter.
