@@ -1,6 +1,7 @@
 """Judges: right answers, and the rows judges leave of a run and of any table."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -14,6 +15,7 @@ from safety_nb.judge import building, judging
 from safety_nb.judge.judgement import Judge, Judgement
 from safety_nb.judge.kinds import reference
 from safety_nb.run import checks
+from safety_nb.tiny import world
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets: set SAFETY_NB_DATA to their folder"
@@ -54,10 +56,8 @@ def test_reference_reads_only_what_has_an_answer(row, read):
 
 
 def in_folder(folder):
-    """A folder that looks like a saved model's."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    return folder
+    """The folder of a saved model."""
+    return shutil.copytree(world.BASE_DIR, folder)
 
 
 @pytest.mark.parametrize(
