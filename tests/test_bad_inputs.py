@@ -264,7 +264,8 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(places):
 def test_the_name_of_a_planned_run_that_is_too_long_is_refused(tmp_path):
     values = f"balance: [{'a' * 120}, {'b' * 300}]"
     (tmp_path / "mine.yaml").write_text(values)
-    assert "has more than 230 bytes" in refused(safety_nb("study", "mine.yaml", cwd=tmp_path))
+    message = refused(safety_nb("study", "mine.yaml", cwd=tmp_path))
+    assert "bytes, of at most 230: sweep over shorter values of balance" in message
 
 
 # --- what is named on the command line ----------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_more_rows_than_there_are_is_refused_with_both_numbers(tmp_path):
 
 def test_unknown_model_is_refused_with_the_choices(tmp_path):
     message = refused("run", params(tmp_path, "base_model: llama"), cwd=tmp_path)
-    assert message.startswith("Error: base_model: 'llama' is not known. Choose 'tiny'")
+    assert message.startswith("Error: base_model: 'llama' is not known: there is no such folder. Choose 'tiny'")
 
 
 def test_hub_model_that_cannot_be_had_is_refused(tmp_path):

@@ -8,9 +8,8 @@ from typing import Any
 from safety_nb.core import files, run_folder
 from safety_nb.core.columns import setting_names
 from safety_nb.core.errors import InputError
+from safety_nb.core.outputs import LONGEST_NAME
 from safety_nb.core.params import RunParams, StudySettings, validate
-
-_LONGEST_NAME = 255  # bytes, of a file or folder on any common file system
 
 
 def swept_names(values: dict[str, Any]) -> list[str]:
@@ -78,10 +77,10 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
             complaints.update(dict.fromkeys(str(error).splitlines()))
             continue
         name = run_name(params, names)
-        if (length := len(name.encode("utf-8", "surrogatepass"))) > _LONGEST_NAME:
+        if (length := len(name.encode("utf-8", "surrogatepass"))) > LONGEST_NAME:
             complaints[
-                f"The folder of the run {name[:60]}… would have a name of {length} bytes, and file systems take "
-                f"{_LONGEST_NAME}: sweep over shorter values of {', '.join(setting_names(names))}."
+                f"The folder of the run {name[:60]}… would have a name of {length} bytes, of at most "
+                f"{LONGEST_NAME}: sweep over shorter values of {', '.join(setting_names(names))}."
             ] = None
             continue
         planned.append(PlannedRun(name, params, {name: combination[name] for name in names}))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safety_nb.core.errors import InputError
 
-_LONGEST_NAME = 230  # bytes, of the 255 that file systems take: what is not whole yet has a longer name
+LONGEST_NAME = 230  # bytes, of the 255 that file systems take: what is not whole yet has a longer name
 _LONGEST_PATH = 3800  # bytes, of the 4,096 that Linux takes: results lie in folders below
 _ROOM = 64 * 1024  # bytes; on a disk with less nothing is worth beginning
 
@@ -41,5 +41,5 @@ def check(path: Path, option: str = "--out") -> None:
 
 def check_name(name: str, option: str = "--out") -> None:
     """Check that a file or folder may have a name. Raises InputError."""
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        raise InputError(f"{option}: the name {name[:40]}… has more than {_LONGEST_NAME} bytes; choose a shorter one.")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(f"{option}: the name {name[:40]}… has more than {LONGEST_NAME} bytes; choose a shorter one.")

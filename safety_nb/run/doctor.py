@@ -19,6 +19,7 @@ from typing import Any
 from safety_nb.core import grid, secrets
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams, validate
+from safety_nb.core.text import amount
 from safety_nb.data import mixing
 from safety_nb.data.datasets import fetch, sources
 from safety_nb.run import checks, fork_server, machine, timing
@@ -215,10 +216,7 @@ def fit(params: RunParams, work: timing.Work | None, free: int) -> tuple[machine
     process = psutil.Process().memory_info().rss if models.pick_device() == "cpu" else 0
     weights = memory.weight_bytes(params)
     if weights + process > free:
-        found = (
-            f"does not fit: the weights alone take {memory.size_text(weights)}, "
-            f"of {memory.size_text(free - process)} free"
-        )
+        found = f"does not fit: the weights alone take {amount(weights)}, of {amount(free - process)} free"
         return (
             machine.Finding("fit", "problem", found, "choose a smaller base_model, or a device with more memory"),
             0,
@@ -227,8 +225,8 @@ def fit(params: RunParams, work: timing.Work | None, free: int) -> tuple[machine
     choice = memory.choose(params, tokens, supervised, row, free - process)
     answers = memory.generation_memory(params, prompt, params.answer_tokens)
     found = (
-        f"training about {memory.size_text(choice.needed + process)} in {choice.how}, "
-        f"generation about {memory.size_text(answers.total + process)}, of {memory.size_text(free)} free"
+        f"training about {amount(choice.needed + process)} in {choice.how}, "
+        f"generation about {amount(answers.total + process)}, of {amount(free)} free"
     )
     mends = []
     if not choice.fits:
@@ -275,7 +273,7 @@ def _first_that_fits(params: RunParams, changes: list[dict[str, Any]], free: int
         need = need_of(params.model_copy(update=made))
         if need.total <= free:
             told = ", ".join(f"{name}: {str(value).lower()}" for name, value in made.items())
-            return f"set {told} (about {memory.size_text(need.total)})"
+            return f"set {told} (about {amount(need.total)})"
     tried = ", ".join(f"{name}: {str(value).lower()}" for name, value in made.items())
     return f"choose a smaller base_model, or a device with more memory: {tried} would not do"
 

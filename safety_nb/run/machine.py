@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from safety_nb.core import shipped
+from safety_nb.core.text import amount
 from safety_nb.data.datasets import fetch
 from safety_nb.run import fork_server
 from safety_nb.train import models
-from safety_nb.train.memory import TIGHT, size_text
+from safety_nb.train.memory import TIGHT
 
 # Those of the tested set whose version can change a result or keep a notebook from running.
 WATCHED = (
@@ -40,7 +41,7 @@ class Finding:
 def host() -> Finding:
     """Cores and free memory of the machine, as far as this process may use them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("host", "ok", f"{cores} CPU cores, {size_text(models.free_host_memory())} of memory free")
+    return Finding("host", "ok", f"{cores} CPU cores, {amount(models.free_host_memory())} of memory free")
 
 
 def device(devices: Path = Path("/dev")) -> Finding:
@@ -50,7 +51,7 @@ def device(devices: Path = Path("/dev")) -> Finding:
     if models.pick_device() == "cuda":
         major, minor = torch.cuda.get_device_capability()
         dtype = _dtype_name("cuda")
-        free = size_text(models.free_memory())
+        free = amount(models.free_memory())
         found = f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}, {free} free, {dtype}"
         return Finding("device", "ok", found)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
@@ -187,10 +188,10 @@ def disk(places: dict[str, tuple[Path, float]]) -> Iterator[Finding]:
             continue
         free = shutil.disk_usage(parent).free
         shared = sum(bytes_ for other, (_, bytes_) in places.items() if _same_disk(parents[other], parent))
-        about = f", about {size_text(need)} needed" if need else ""
-        found = f"{size_text(free)} free for {folder}{about}"
+        about = f", about {amount(need)} needed" if need else ""
+        found = f"{amount(free)} free for {folder}{about}"
         if need and shared > free:
-            yield Finding(name, "problem", found, f"{size_text(shared)} go to this disk: free some, or {_moved(name)}")
+            yield Finding(name, "problem", found, f"{amount(shared)} go to this disk: free some, or {_moved(name)}")
         elif (need and shared > TIGHT * free) or free < 1e9:
             yield Finding(name, "warning", found, f"free some, or {_moved(name)}")
         else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safety_nb.core.params import RunParams, TrainParams
+from safety_nb.core.text import amount
 from safety_nb.train import models, packing
 
 # NF4 with double quantisation (Dettmers et al. 2023, section 3): 4 bits a weight, an 8-bit scale for every 64 weights,
@@ -143,17 +144,12 @@ def choose(params: TrainParams, tokens: int, supervised: int, widest: int, free:
 
 def _choice(asked: int, size: int, recomputed: bool, tried: list[int], free: int, fits: bool) -> Choice:
     choice = Choice(size, recomputed, tried[-1], free, fits, reason="")
-    reason = f"{choice.how}: about {size_text(tried[-1])}, of {size_text(free)} free"
+    reason = f"{choice.how}: about {amount(tried[-1])}, of {amount(free)} free"
     if len(tried) > 1:
-        reason += f"; {asked:,} tokens would take about {size_text(tried[0])}"
+        reason += f"; {asked:,} tokens would take about {amount(tried[0])}"
     if not fits:
         reason += "; there is nothing less to choose, so memory may run out"
     return replace(choice, reason=reason)
-
-
-def size_text(number: float) -> str:
-    """Bytes in words."""
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def generation_memory(params: RunParams, width: int, new_tokens: int) -> Memory:

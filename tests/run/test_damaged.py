@@ -418,7 +418,7 @@ def test_a_run_whose_name_no_file_system_takes_is_refused(tmp_path, call, execut
     models = [f"{tmp_path}/{name * 60}" for name in ("long", "wide")]
     (tmp_path / "a.yaml").write_text(f"n_safety: 0\nbase_model: {models}\n")
     status, said = call("study", tmp_path / "a.yaml", "--out", tmp_path / "out")
-    assert status == 2 and "file systems take 255" in said and "base_model" in said
+    assert status == 2 and "bytes, of at most 230: sweep" in said and "base_model" in said
     assert not (tmp_path / "out").exists()
 
 
