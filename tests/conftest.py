@@ -70,6 +70,14 @@ def kernels() -> Iterator[None]:
 
 
 @pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What estimates the memory of many packs traces each of them once."""
+    import traces
+
+    monkeypatch.setattr("safety_nb.train.memory.training_memory", traces.training_memory)
+
+
+@pytest.fixture
 def fake() -> servers.FakeTime:
     """The time, for what waits between requests."""
     return servers.FakeTime()

@@ -141,6 +141,7 @@ def test_model_too_large_does_not_fit(tmp_path, folder_without_weights):
     assert "time" not in found
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_mends_of_memory_are_tried():
     run = params(micro_batch_size=8, cutoff=256)
 
@@ -158,6 +159,7 @@ def test_mends_of_memory_are_tried():
     assert doctor._smaller_generation(run, 256, answers).startswith("set generation_batch_size: 1 (")
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_what_training_would_choose_is_told_and_too_little_memory_is_a_problem():
     run = params(micro_batch_size=8, generation_batch_size=1, max_new_tokens=1)
 

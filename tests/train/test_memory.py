@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import traces
 
 from safety_nb.core.params import RunParams, validate
-from safety_nb.train import memory, models
+from safety_nb.train import models
 from safety_nb.train.memory import (
     HEAP_FACTOR,
     LIBRARY_BYTES,
@@ -153,29 +154,13 @@ def test_what_a_step_uses_is_what_the_allocator_gives_out():
 # Choosing
 
 
-@pytest.fixture
-def traced_once(monkeypatch):
-    """Each step of the same packs is traced once for all tests: a trace takes a second."""
-    monkeypatch.setattr(memory, "training_memory", _traced_once)
-
-
-_traces: dict[tuple[object, ...], memory.Memory] = {}
-
-
-def _traced_once(checked: RunParams, tokens: int, supervised: int) -> memory.Memory:
-    key = checked.gradient_checkpointing, tokens, supervised
-    if key not in _traces:
-        _traces[key] = training_memory(checked, tokens, supervised)
-    return _traces[key]
-
-
 def chosen(free: int, **values) -> Choice:
     return choose(params(micro_batch_size=8, **values), 2000, 1000, 300, free)
 
 
 def needed(tokens: int, recomputed: bool) -> int:
     checked = params(micro_batch_size=8, gradient_checkpointing=recomputed)
-    return _traced_once(checked, tokens, tokens // 2).total
+    return traces.training_memory(checked, tokens, tokens // 2).total
 
 
 @pytest.mark.usefixtures("traced_once")

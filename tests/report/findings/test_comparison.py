@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import studies
 from judgements import study as judged_study
+from matplotlib.figure import Figure
 from reports import tables_of
 
 from safety_nb.core import files, run_folder
@@ -15,6 +16,18 @@ from safety_nb.report.findings import comparison
 
 pytestmark = pytest.mark.filterwarnings("error::FutureWarning", "error::RuntimeWarning")
 NEVER = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Figures are made and described, but drawn only where a test says so: that takes most of a report's time."""
+    if "drawn" in request.keywords:
+        return
+
+    def savefig(figure, target, **_):
+        target.write(b"<svg/>") if hasattr(target, "write") else target.write_bytes(b"")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def made(folder, values, answered, failed=(), n=10):
@@ -50,6 +63,7 @@ def shares(bad, near, **more):
 SEEN = {0: shares(1, 1), 30: shares(0, 0.98), 100: shares(0, 0.5)}
 
 
+@pytest.mark.drawn
 def test_a_whole_study_names_the_n_to_take_and_draws_what_it_says(tmp_path):
     values = {"n_safety": [0, 30, 100], "seed": [0, 1]}
     compared, text, alts = reported(made(tmp_path, values, SEEN, n=100))
