@@ -51,13 +51,12 @@ def edited(draw: Draw, valid: bytes, odd: Sequence[bytes]) -> bytes:
     Args:
         odd: what may stand in the place of a token or a line; another of the content may too.
     """
-    unit = draw(st.sampled_from(["byte", "token", "token", "token", "line"]))
+    unit, how = draw(_EDITS)
     parts = {"byte": _bytes_of, "token": _TOKENS.findall, "line": lambda all_: all_.splitlines(keepends=True)}[unit](
         valid
     )
     end = b"\n" if unit == "line" else b""
     place = draw(st.integers(0, len(parts) - 1))
-    how = draw(st.sampled_from(["odd", "odd", "odd", "new", "another", "another", "gone", "twice", "end"]))
     if how in ("odd", "new"):
         others = draw(_BYTES) if unit == "byte" else draw(st.sampled_from(odd)) + end
     middle = {
@@ -69,6 +68,15 @@ def edited(draw: Draw, valid: bytes, odd: Sequence[bytes]) -> bytes:
         "end": list,
     }[how]()
     return b"".join([*parts[:place], *middle, *(parts[place + 1 :] if how != "end" else [])])
+
+
+_EDITS = st.sampled_from(
+    [
+        (unit, how)
+        for unit in ("byte", "token", "token", "token", "line")
+        for how in ("odd", "odd", "odd", "new", "another", "another", "gone", "twice", "end")
+    ]
+)
 
 
 def _bytes_of(content: bytes) -> list[bytes]:
@@ -164,9 +172,9 @@ _NESTED = [
     "[a, [b]]",
     "{a: 1}",
     '{"a": 1}',
-    "[" * 30 + "]" * 30,
-    "[" * 3000,
-    '{"a":' * 3000,
+    "[" * 20 + "]" * 20,
+    "[" * 120,
+    '{"a":' * 120,
 ]
 
 
@@ -398,20 +406,27 @@ def edited_rows(draw: Draw, rows: list[dict], ending: str) -> bytes:
 
 @st.composite
 def data_rows(draw: Draw) -> Input:
-    place = draw(st.sampled_from(["general", "safety", "validation", "evaluation", "evaluation"]))
-    rows, template = (PROMPTS, "alpaca") if place == "evaluation" else draw(st.sampled_from(VALID_ROWS))
-    ending = draw(st.sampled_from(formats_of(rows)))
+    place, rows, template, ending = draw(_ROW_FILES)
     is_edit = draw(_IS_EDIT)
     content = edited_rows(draw, rows, ending) if is_edit else free_rows(draw, ending, list(_NAMES[:16]))
-    role = draw(st.sampled_from(["facts", "harmful"]))
-    more = draw(st.sampled_from([(), (), ("on_bad_rows=leave out",), ("on_overlap=report",)]))
-    return Input(row_command(place, ending, template, role, *more), {f"mine.{ending}": content}, is_edit)
+    more = draw(st.sampled_from([("facts",), ("harmful",), ("facts", "on_bad_rows=leave out")]))
+    return Input(row_command(place, ending, template, *more), {f"mine.{ending}": content}, is_edit)
 
 
 def formats_of(rows: list[dict]) -> list[str]:
     """The endings of files that can hold rows, common ones more than once; a CSV holds text only."""
     flat = all(isinstance(cell, str) for row in rows for cell in row.values())
     return [ending for ending in _COMMON if flat or "csv" not in ending]
+
+
+_ROW_FILES = st.sampled_from(
+    [
+        (place, rows, template, ending)
+        for place in ("general", "safety", "validation", "evaluation")
+        for rows, template in (VALID_ROWS if place != "evaluation" else [(PROMPTS, "alpaca")] * 5)
+        for ending in formats_of(rows)
+    ]
+)
 
 
 def row_command(place: str, ending: str, template: str, role: str = "facts", *more: str) -> tuple[str, ...]:

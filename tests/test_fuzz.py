@@ -164,7 +164,7 @@ def check(answer: Answer, asked: fuzzed.Input, before: dict, folder: Path) -> No
 
 
 def fuzz(kind: str, folder: Path, examples: int) -> None:
-    kept = files_in(folder)
+    kept, facts = files_in(folder), contents(folder)
     counts: Counter = Counter()
 
     @settings(
@@ -183,7 +183,7 @@ def fuzz(kind: str, folder: Path, examples: int) -> None:
             answer = call(folder, asked)
             check(answer, asked, before, folder)
         finally:
-            restore(folder, kept)
+            restore(folder, kept, facts)
         counts.update([answer.returncode, f"{'edit' if asked.is_edit else 'free'} {answer.returncode}"])
 
     each()
@@ -192,24 +192,23 @@ def fuzz(kind: str, folder: Path, examples: int) -> None:
     print(kind, dict(counts))
 
 
-def restore(folder: Path, kept: dict[str, bytes]) -> None:
-    """Leave a folder as it was."""
-    for path in sorted(contents(folder), key=len, reverse=True):
-        if path not in kept and os.path.isfile(path):
-            os.unlink(path)
-        elif path in kept and Path(path).read_bytes() != kept[path]:
-            Path(path).write_bytes(kept[path])
-        elif path not in kept and not any(name.startswith(path + os.sep) for name in kept):
-            os.rmdir(path)
+def restore(folder: Path, kept: dict[str, bytes], facts: dict[str, tuple[int, int]]) -> None:
+    """Leave a folder as it was: the content of its files, and the facts of ``contents``."""
+    now = contents(folder)
+    for path in sorted(now.keys() - facts.keys(), reverse=True):
+        os.rmdir(path) if os.path.isdir(path) else os.unlink(path)
+    for path in kept.keys() - {path for path, found in now.items() if found == facts.get(path)}:
+        Path(path).write_bytes(kept[path])
+        os.utime(path, ns=(facts[path][1],) * 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_edits_are_made_to_is_accepted(kind, folder):
-    kept = files_in(folder)
+    kept, facts = files_in(folder), contents(folder)
     for number, asked in enumerate(fuzzed.valid(kind, ledgers(folder))):
         give(folder, asked, number)
         answer = call(folder, asked)
-        restore(folder, kept)
+        restore(folder, kept, facts)
         assert answer.returncode == 0, (asked, answer)
 
 
