@@ -3,6 +3,7 @@
 Of five kinds: parameter files, assignments (``--set``), rows of data sets, tables of ``judge``, ledgers of runs.
 """
 
+import datetime
 import functools
 import gzip
 import io
@@ -346,6 +347,7 @@ ODD_ROWS = odd(
 ODD_ROWS += [b",", b";", b"\t", b"\r", b"\n", b"\xff", b"\xef\xbb\xbf", b"\x1f\x8b", b'""', b'"a","b"']
 
 
+@functools.cache
 def columns() -> list[pyarrow.Array]:
     """Columns of two rows, of what Parquet has types for."""
     by_type = {
@@ -359,42 +361,46 @@ def columns() -> list[pyarrow.Array]:
         **{pyarrow.map_(pyarrow.string(), pyarrow.int8()): [[("a", 1), ("a", 2)], []]},
     }
     made = [pyarrow.array(values, kind) for kind, values in by_type.items()]
-    said = pyarrow.array([CHAT[0]["messages"], CHAT[1]["messages"]])
-    return [
-        *made,
-        said,
-        made[0].dictionary_encode(),
-        pyarrow.array([b"\xff\xfe", b"x"]).cast(pyarrow.string(), safe=False),
-    ]
+    timed = [[{**each, "at": datetime.datetime(2024, 1, 1)} for each in row["messages"]] for row in CHAT]
+    made += [pyarrow.array([row["messages"] for row in CHAT]), pyarrow.array(timed), made[0].dictionary_encode()]
+    return [*made, pyarrow.array([b"\xff\xfe", b"x"]).cast(pyarrow.string(), safe=False)]
 
 
-@functools.cache
-def column(number: int) -> pyarrow.Array:
-    return columns()[number]
-
-
-def free_rows(draw: Draw, ending: str, names: list[str]) -> bytes:
-    """Rows of odd fields, in the form of the ending or in any other."""
-    if ending == "parquet" and draw(st.booleans()):
-        named = draw(st.lists(st.sampled_from(names), min_size=1, max_size=4))
-        arrays = [column(draw(st.integers(0, 18))) for _ in named]
-        return as_parquet(pyarrow.Table.from_arrays(arrays, named))
-    kind = draw(st.sampled_from(["rows", "rows", "cells", "any"]))
+def free_rows(draw: Draw, rows: list[dict], ending: str, names: list[str]) -> bytes:
+    """Rows of which several fields are odd, in the form of the ending, or any content."""
+    kind = draw(st.sampled_from(["fields", "fields", "fields", "cells", "any"]))
     if kind == "any":
         content = free(draw, ODD_ROWS)
     elif kind == "cells":
         between = draw(st.sampled_from([b",", b",", b";", b"\t"]))
-        lines = [[name.encode() for name in names], *draw(st.lists(st.lists(st.sampled_from(ODD_ROWS)), max_size=3))]
+        width = draw(st.integers(1, 4))
+        cells = draw(st.lists(st.sampled_from(ODD_ROWS), max_size=3 * width))
+        cells = [*(name.encode() for name in rows[0])][:width] + cells
+        lines = (cells[place : place + width] for place in range(0, len(cells), width))
         content = b"\n".join(map(between.join, lines))
+    elif ending == "parquet":
+        table = pyarrow.Table.from_pylist(rows)
+        for name in draw(_some(names)):
+            column = draw(st.sampled_from(columns()))[: len(rows)]
+            at = table.column_names.index(name) if name in table.column_names else -1
+            table = table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+        return as_parquet(table)
     else:
-        number = draw(st.integers(1, 3))
-        rows = [{name: value(draw, 1) for name in draw(_some(names))} for _ in range(number)]
-        content = json.dumps(rows).encode() if ending == "json" else "\n".join(map(json.dumps, rows)).encode()
+        made = [{**row, **{name: odd_field(draw, name) for name in draw(_some(names))}} for row in rows]
+        content = json.dumps(made).encode() if ending == "json" else "\n".join(map(json.dumps, made)).encode()
     return gzip.compress(content, 1) if ending.endswith(".gz") and draw(st.booleans()) else content
 
 
+def odd_field(draw: Draw, name: str) -> Any:
+    """A value for a field: any, or a conversation of which a message has an odd field more."""
+    if name not in ("messages", "conversations", "history") or draw(st.booleans()):
+        return value(draw, 1)
+    more = {draw(st.sampled_from(_NAMES)): value(draw, 2)}
+    return [{**each, **more} for each in CHAT[draw(st.integers(0, 1))]["messages"]]
+
+
 def _some(names: list[str]) -> st.SearchStrategy:
-    return st.lists(st.sampled_from(names), unique=True, max_size=5)
+    return st.lists(st.sampled_from(names), unique=True, max_size=3)
 
 
 def edited_rows(draw: Draw, rows: list[dict], ending: str) -> bytes:
@@ -408,7 +414,7 @@ def edited_rows(draw: Draw, rows: list[dict], ending: str) -> bytes:
 def data_rows(draw: Draw) -> Input:
     place, rows, template, ending = draw(_ROW_FILES)
     is_edit = draw(_IS_EDIT)
-    content = edited_rows(draw, rows, ending) if is_edit else free_rows(draw, ending, list(_NAMES[:16]))
+    content = edited_rows(draw, rows, ending) if is_edit else free_rows(draw, rows, ending, _NAMES[:17])
     more = draw(st.sampled_from([("facts",), ("harmful",), ("facts", "on_bad_rows=leave out")]))
     return Input(row_command(place, ending, template, *more), {f"mine.{ending}": content}, is_edit)
 
@@ -443,8 +449,8 @@ ANSWERS = [{"q": "How do I?", "a": "Take one.", "answer": "one"}, {"q": "Why?", 
 def tables(draw: Draw) -> Input:
     ending, out = draw(st.sampled_from(_COMMON)), draw(st.sampled_from(["csv", "jsonl", "parquet"]))
     is_edit = draw(_IS_EDIT)
-    names = ["q", "a", "a", "answer", "label", "score", "missing", "other", ""]
-    content = edited_rows(draw, ANSWERS, ending) if is_edit else free_rows(draw, ending, names)
+    names = ["q", "a", "answer", "label", "score", "other", ""]
+    content = edited_rows(draw, ANSWERS, ending) if is_edit else free_rows(draw, ANSWERS, ending, names)
     judge = draw(st.sampled_from(["refusal", "string-match", "reference"]))
     return Input(table_command(judge, ending, out), {f"mine.{ending}": content}, is_edit)
 

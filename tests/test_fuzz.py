@@ -24,9 +24,10 @@ from studies import finish
 from safety_nb import cli
 from safety_nb.core import files, run_folder
 from safety_nb.core.params import RunParams
+from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.run import fork_server, runner, stages, study
-from safety_nb.train import models
+from safety_nb.train import models, template_fit
 
 KINDS = {
     "parameter files": fuzzed.parameter_files,
@@ -91,12 +92,17 @@ def strategy(kind: str, folder: Path) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _stand_ins(monkeypatch) -> None:
+def _stand_ins(monkeypatch, kind) -> None:
     def accept(*args: Any, **kwargs: Any) -> None:
         raise typer.Exit
 
+    def mix(run: run_folder.RunFolder, stage: stages.Stage, params: RunParams) -> None:
+        mixing.mix(params.model_copy(update={"run_dir": str(run.root)}), template_fit.of(params))
+        raise typer.Exit
+
     monkeypatch.setattr(fork_server, "kernels", contextlib.nullcontext)
-    monkeypatch.setattr(runner, "_execute_stage", accept)
+    # What was accepted of rows can be mixed; no other notebook reads them.
+    monkeypatch.setattr(runner, "_execute_stage", mix if kind == "rows" else accept)
     monkeypatch.setattr(study, "_execute_all", accept)
     monkeypatch.setattr(models, "count_parameters", accept)  # which an export asks for, its run being whole
     # What is the same each time is made once.
