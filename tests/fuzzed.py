@@ -236,7 +236,7 @@ PLACES += [
 PLACES += [f"{judge}:{variant}" for judge in JUDGES for variant in ("", ".", "tiny", "xstest", "no such@1", "a/b#1")]
 ODD_YAML = odd(*_YAML, *FIELDS, *CHOICES, *PLACES)
 # Few rows, so that a mixture is quickly drawn.
-SMALL = "general: rows.jsonl\nn_general: 2\nsafety: rows.jsonl\nn_safety: 1\nvalidation: ''\nn_validation: 0\n"
+SMALL = "general: rows.jsonl\nn_general: 1\nsafety: rows.jsonl\nn_safety: 1\nvalidation: ''\nn_validation: 0\n"
 SMALL += "evaluation: ['prompts.jsonl:harmful']\n"
 VALID_RUNS = [
     SMALL,
@@ -437,7 +437,7 @@ _ROW_FILES = st.sampled_from(
 
 def row_command(place: str, ending: str, template: str, role: str = "facts", *more: str) -> tuple[str, ...]:
     sets = [f"{place}=mine.{ending}" if place != "evaluation" else f"evaluation=['mine.{ending}:{role}']", *more]
-    sets += [f"template={template}", "n_general=1", *(["n_validation=1"] if place == "validation" else [])]
+    sets += [f"template={template}"] * (template != "alpaca") + ["n_validation=1"] * (place == "validation")
     return ("run", "small.yaml", *(each for one in sets for each in ("--set", one)))
 
 
