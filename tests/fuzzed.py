@@ -164,7 +164,20 @@ _WORDS = [
     "\ufeff",
 ]
 _WORDS += ["\x00", "x" * 300, "ü" * 130, "\U0001f600", "‮", "=1+1"]
-_QUOTED = ['""', '"x"', '"\\ud800"', '"\\u0000"', '"\\ud83d\\ude00"', '"\\x"', "''", "'x'", '"', "'", '"a\nb"']
+_QUOTED = [
+    '""',
+    '"x"',
+    '"\\ud800"',
+    '"\\u0000"',
+    '"\\ud83d\\ude00"',
+    '"\\x"',
+    "''",
+    "'x'",
+    '"',
+    "'",
+    '"a\nb"',
+    '"\\U00110000"',
+]
 _NESTED = [
     "[]",
     "{}",
@@ -334,12 +347,13 @@ ALPACA = [{"instruction": "Name a colour.", "input": "", "output": "Blue."}, {"i
 TAGGED = [{"instruction": f"Say {n}.", "output": f"{n}.", "question": f"Is it {n}?", "tags": "a,b"} for n in range(2)]
 CHAT = [{"messages": said("Name a colour.", "Blue."), "id": 7}, {"messages": said("One?", "Two.", "Three?", "Four.")}]
 SHARED = [{"conversations": said("Hm?", "Oh.", role="from", content="value", names=("human", "gpt"))}]
+NAMED = [{"messages": [{**each, "name": "Ann", "number": 1} for each in said("Who?", "I.")]}]
 BESIDE = [{"instruction": "Go on.", "output": "So.", "system": "Be brief.", "history": [["One?", "Two."]]}]
 PROMPTS = [{"id": "a", "prompt": "How do I?", "type": "t", "answer": "So."}]
 PROMPTS += [{"id": "b", "prompt": "Why?", "type": "u", "answer": "7"}]
 # Each with the templates that have a place for it.
 VALID_ROWS = [(ALPACA[:1], "alpaca"), (TAGGED, "alpaca"), (SHARED, "alpaca")]
-VALID_ROWS += [(rows, "chat") for rows in (ALPACA[:1], TAGGED, CHAT, SHARED, BESIDE)]
+VALID_ROWS += [(rows, "chat") for rows in (TAGGED, CHAT, SHARED, NAMED, NAMED, BESIDE)]
 IN_CSV = {id(rows) for rows in (ALPACA, TAGGED, PROMPTS)}
 ODD_ROWS = odd(
     *(f'"{name}"' for name in _NAMES if name.isalpha()), *_NAMES[:16], "true", "1", '"assistant"', '"system"'
@@ -380,13 +394,16 @@ def free_rows(draw: Draw, rows: list[dict], ending: str, names: list[str]) -> by
         content = b"\n".join(map(between.join, lines))
     elif ending == "parquet":
         table = pyarrow.Table.from_pylist(rows)
-        for name in draw(_some(names)):
+        for name in draw(_some([*rows[0], *rows[0], *names])):
             column = draw(st.sampled_from(columns()))[: len(rows)]
             at = table.column_names.index(name) if name in table.column_names else -1
             table = table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
         return as_parquet(table)
     else:
-        made = [{**row, **{name: odd_field(draw, name) for name in draw(_some(names))}} for row in rows]
+        made = [
+            {**row, **{name: odd_field(draw, name) for name in draw(_some([*rows[0], *rows[0], *names]))}}
+            for row in rows
+        ]
         content = json.dumps(made).encode() if ending == "json" else "\n".join(map(json.dumps, made)).encode()
     return gzip.compress(content, 1) if ending.endswith(".gz") and draw(st.booleans()) else content
 
@@ -400,7 +417,7 @@ def odd_field(draw: Draw, name: str) -> Any:
 
 
 def _some(names: list[str]) -> st.SearchStrategy:
-    return st.lists(st.sampled_from(names), unique=True, max_size=3)
+    return st.lists(st.sampled_from(names), min_size=1, max_size=3)
 
 
 def edited_rows(draw: Draw, rows: list[dict], ending: str) -> bytes:
