@@ -48,7 +48,7 @@ test-real: $(READY)  ## real language models, in the folders that SAFETY_NB_REAL
 shuffle: $(READY)  ## the tests of `make test` three times, in random order
 	for round in 1 2 3; do $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -p randomly || exit 1; done
 
-soak: $(READY)  ## the long tests: runs killed at twenty moments, the whole study, coverage of the intervals (an hour)
+soak: $(READY)  ## the long tests: runs killed at twenty moments, the whole study, coverage of the intervals, odd inputs (an hour)
 	$(BIN)/python -m pytest -m soak
 
 lint: $(READY)  ## style of code and notebooks
@@ -62,6 +62,6 @@ notebooks: $(READY)  ## write the parameters cells of the notebooks from the sch
 	$(BIN)/python -m safety_nb.run.parameter_cells
 
 clean:  ## remove .venv and caches; outputs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

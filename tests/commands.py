@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -46,14 +46,30 @@ def papermill(notebook: Path, output: Path, *arguments: str, cwd: Path) -> Answe
     return _called(main, ["papermill", str(notebook), str(output), "--no-progress-bar", *arguments], cwd, {})
 
 
+@contextlib.contextmanager
+def _environment(changed: dict[str, str | None]) -> Iterator[None]:
+    """Variables set, or (None) not there, for the body; afterwards all are as they were, those it set too."""
+    before = dict(os.environ)
+    try:
+        _set(changed)
+        yield
+    finally:
+        _set({name: before.get(name) for name in {**before, **os.environ} if before.get(name) != os.environ.get(name)})
+
+
+def _set(variables: dict[str, str | None]) -> None:
+    for name, text in variables.items():
+        if text is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = text
+
+
 def _called(main: Callable[[], object], argv: list[str], cwd: Path, environment: dict[str, str | None]) -> Answer:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(cwd))
-        set_ = {name: text for name, text in environment.items() if text is not None}
-        stack.enter_context(mock.patch.dict(os.environ, set_))
-        for name in environment.keys() - set_:  # put back at the end with the rest
-            os.environ.pop(name, None)
+        stack.enter_context(_environment(environment))
         stack.enter_context(mock.patch.object(sys, "argv", argv))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))

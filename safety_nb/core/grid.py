@@ -58,7 +58,8 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
     """The runs of a parameter set in which scalar parameters may be lists.
 
     Raises:
-        InputError: no parameter is swept, a value is bad in any of the runs, or a run's name is too long for a folder.
+        InputError: no parameter is swept, a value is bad in any of the runs, or a run's name is too long for a folder
+            or that of another (a slash in a value is an underscore in it).
     """
     names = swept_names(values)
     if not names:
@@ -69,7 +70,7 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
     combinations = expand(values)
     # Several runs share most values: each distinct complaint is told once.
     complaints: dict[str, None] = {}
-    planned = []
+    planned, taken = [], set()
     for combination in combinations:
         try:
             params = validate(RunParams, combination)
@@ -80,13 +81,20 @@ def plan(values: dict[str, Any]) -> list[PlannedRun]:
         if (length := len(name.encode("utf-8", "surrogatepass"))) > LONGEST_NAME:
             complaints[
                 f"The folder of the run {name[:60]}… would have a name of {length} bytes, of at most "
-                f"{LONGEST_NAME}: sweep over shorter values of {', '.join(setting_names(names))}."
+                f"{LONGEST_NAME}: sweep over shorter values of {_told(names)}."
             ] = None
             continue
+        if name in taken:
+            complaints[f"Two runs would have one folder, {name}; rename what differs in {_told(names)}."] = None
+        taken.add(name)
         planned.append(PlannedRun(name, params, {name: combination[name] for name in names}))
     if complaints:
         raise InputError("\n".join(complaints))
     return planned
+
+
+def _told(swept: list[str]) -> str:
+    return ", ".join(setting_names(swept))
 
 
 def planned_names(folder: Path) -> list[str]:

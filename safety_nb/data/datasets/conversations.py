@@ -4,6 +4,7 @@ of messages.
 Knows dicts; no files. A message is a dict of ``role`` and ``content``, and what other fields it had.
 """
 
+import json
 from typing import Any
 
 from safety_nb.core.errors import InputError
@@ -61,7 +62,8 @@ def other_fields(message: dict, role: str, known: tuple[str, str]) -> dict[str, 
     """The fields of a message beside its role and content, which the model's chat template may read.
 
     Raises:
-        InputError: one says that an answer is not to be learned, or a question is.
+        InputError: one says that an answer is not to be learned, or a question is; or what is in one cannot be
+            written as JSON.
     """
     kept = {name: value for name, value in message.items() if name not in known and not is_absent(value)}
     for name in _LEARNED:
@@ -72,4 +74,12 @@ def other_fields(message: dict, role: str, known: tuple[str, str]) -> dict[str, 
                     f"the field {name!r} is {shortened(repr(value), 40)}, but every answer is learned "
                     "and nothing else; remove the field, or the row."
                 )
+    for name, value in kept.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:  # of Parquet: times, bytes, decimals; of JSON: infinity
+            raise InputError(
+                f"the field {name!r} is {shortened(repr(value), 40)}, which cannot be written as JSON, as the mixture "
+                "is; make it text or a number, or remove the field."
+            ) from error
     return kept

@@ -1,6 +1,8 @@
 """Reading data files: what rows come out of each kind and form, and what is told of bad ones, by file and line."""
 
 import csv
+import datetime
+import decimal
 import gzip
 import json
 import os
@@ -460,6 +462,24 @@ def test_what_stands_beside_a_row_in_another_form_is_told(row, told, tmp_path):
 def test_a_field_that_says_what_is_done_anyway_changes_nothing(tmp_path):
     said = [{**SAID[0], "weight": 0}, {**SAID[1], "weight": 1}]
     assert rows_of(tmp_path, json.dumps([{"messages": said}])) == [ALPACA]
+
+
+@pytest.mark.parametrize(
+    "value", [datetime.datetime(2024, 1, 1), b"x", decimal.Decimal("0.1"), [{"a": datetime.date(2024, 1, 1)}]]
+)
+def test_a_field_of_a_message_that_the_mixture_cannot_hold_is_refused(value, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist([{"messages": [{**ASK, "more": value}, ANSWER]}])
+    parquet.write_table(table, tmp_path / "mine.parquet")
+    message = refused(rows.training_set, tmp_path / "mine.parquet")
+    assert "row 1: message 1 of messages: the field 'more' is" in message and "cannot be written as JSON" in message
+
+
+def test_infinity_in_a_field_of_a_message_is_refused(tmp_path):
+    path = written(tmp_path, '[{"messages": [{"role": "user", "content": "x", "more": 1e999}, {}]}]')
+    assert "the field 'more' is inf, which cannot be written as JSON" in refused(rows.training_set, path)
 
 
 def test_other_fields_are_named_once(tmp_path):
