@@ -166,8 +166,6 @@ def test_empty_file_is_the_defaults(tmp_path):
     assert "There is no stage 'nothing'" in message
 
 
-# BUG (cli.py): the run's folder comes from --out or the file's name; a run_dir in the file is dropped silently.
-# Refuse it (say: use --out), or honour it; then this test says so.
 def test_run_dir_in_a_parameter_file_is_not_dropped_silently(tmp_path):
     message = refused("run", params(tmp_path, "run_dir: elsewhere"), "--until", "nothing", cwd=tmp_path)
     assert "run_dir" in message
