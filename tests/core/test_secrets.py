@@ -95,3 +95,10 @@ def test_a_short_value_is_no_secret_in_any_form(monkeypatch):
 def test_further_values_are_kept_out_too(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert secrets.redact(f"<{repr(KEYS[2])}>", [KEYS[2]]) == "<'[secret]'>"
+
+
+def test_a_secret_of_eight_characters_is_the_shortest(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "abcd1234")
+    assert "abcd1234" not in secrets.redact("says abcd1234")
+    monkeypatch.setenv("HF_TOKEN", "abc1234")
+    assert secrets.redact("says abc1234") == "says abc1234"
