@@ -401,6 +401,15 @@ def test_judge_adds_its_columns_to_a_table(table, tmp_path):
     assert "1 full_refusal" in done.stdout
 
 
+def test_judge_counts_what_could_not_be_judged(tmp_path):
+    (tmp_path / "answers.jsonl").write_text(
+        '{"q": "How?", "a": null}\n{"q": "How?", "a": "I can\'t help with that."}\n'
+    )
+    done = safety_nb("judge", "refusal", "answers.jsonl", "--prompt", "q", "--response", "a", "--out", "o.csv",
+                     cwd=tmp_path)  # fmt: skip
+    assert sorted(line.split() for line in done.stdout.splitlines()[:2]) == [["1", "full_refusal"], ["1", "missing"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
