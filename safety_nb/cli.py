@@ -187,8 +187,6 @@ def study(
     folder = out or run_folder.outputs_root() / study.stem
     outputs.check(folder)
     checks.check_folder(folder, "study.yaml")
-    for planned_run in planned:
-        outputs.check_name(planned_run.name)
     complaints: dict[str, None] = {}
     for planned_run in planned:
         try:

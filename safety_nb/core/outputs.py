@@ -21,7 +21,7 @@ def check(path: Path, option: str = "--out") -> None:
     place = path.absolute()
     try:
         while not os.path.lexists(place):
-            check_name(place.name, option)
+            _check_name(place.name, option)
             place = place.parent
         if place.is_symlink() and not place.exists():
             raise InputError(f"{option}: {place} is a link that leads nowhere; remove it, or name another place.")
@@ -39,7 +39,7 @@ def check(path: Path, option: str = "--out") -> None:
         ) from error
 
 
-def check_name(name: str, option: str = "--out") -> None:
+def _check_name(name: str, option: str = "--out") -> None:
     """Check that a file or folder may have a name. Raises InputError."""
     if len(os.fsencode(name)) > LONGEST_NAME:
         raise InputError(f"{option}: the name {name[:40]}… has more than {LONGEST_NAME} bytes; choose a shorter one.")

@@ -72,3 +72,8 @@ def percent_interval(estimate: float, low: float, high: float) -> str:
     if math.isnan(estimate):
         return percent(estimate)
     return f"{percent(estimate)} ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or what kind it is."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -19,7 +19,7 @@ from typing import Any
 from safety_nb.core import grid, secrets
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams, validate
-from safety_nb.core.text import amount
+from safety_nb.core.text import amount, first_line
 from safety_nb.data import mixing
 from safety_nb.data.datasets import fetch, sources
 from safety_nb.run import checks, fork_server, machine, timing
@@ -97,9 +97,7 @@ def _examine_runs(
         if not any(complaint.startswith("base_model:") for complaint in complaints):
             yield machine.Finding("parameters", "problem", str(error), "change it as it says")
     except Exception as error:  # an architecture that cannot be traced, or no memory to time it in: no reason to stop
-        yield machine.Finding(
-            "fit", "warning", f"could not be estimated ({type(error).__name__}: {machine.first_line(error)})"
-        )
+        yield machine.Finding("fit", "warning", f"could not be estimated ({type(error).__name__}: {first_line(error)})")
 
 
 def _asked(params: RunParams) -> list[str]:

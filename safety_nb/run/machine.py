@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from safety_nb.core import shipped
-from safety_nb.core.text import amount
+from safety_nb.core.text import amount, first_line
 from safety_nb.data.datasets import fetch
 from safety_nb.run import fork_server
 from safety_nb.train import models
@@ -209,7 +209,3 @@ def _same_disk(one: Path, other: Path) -> bool:
 def _moved(name: str) -> str:
     ways = {"outputs": "give `safety-nb run` another --out", "hub cache": "set HF_HOME to another folder"}
     return ways.get(name, "set SAFETY_NB_CACHE to another folder")
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from safety_nb.core.errors import InputError
-from safety_nb.core.text import shortened
+from safety_nb.core.text import first_line, shortened
 from safety_nb.data import templates
 from safety_nb.train.plain_text import reader
-from safety_nb.train.pretrained import first_line
 
 IGNORED = -100  # the label PyTorch's cross-entropy leaves out
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safety_nb.core.errors import InputError
+from safety_nb.core.text import first_line
 
 Kind = Literal["CausalLM", "SequenceClassification"]
 
@@ -166,8 +167,3 @@ def _file(where: str, revision: str, name: str) -> Path:
 
     cached = try_to_load_from_cache(where, name, revision=revision or None)
     return Path(cached) if isinstance(cached, str) else Path(where) / name
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or what kind it is."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

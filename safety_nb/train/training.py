@@ -13,8 +13,8 @@ from typing import Any
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
-from safety_nb.core.text import shortened
-from safety_nb.train import checkpoints, inputs, memory, models, packing, pretrained, records
+from safety_nb.core.text import first_line, shortened
+from safety_nb.train import checkpoints, inputs, memory, models, packing, records
 from safety_nb.train.encoding import EncodedRow
 from safety_nb.train.metrics import metrics_table
 from safety_nb.train.records import TrainingRecord
@@ -59,7 +59,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
         except Exception as error:
             if checkpoint is None or not _is_of_its_checkpoint(error, loop, checkpoint):
                 raise
-            kept.set_aside(checkpoint, shortened(pretrained.first_line(error), 200))
+            kept.set_aside(checkpoint, shortened(first_line(error), 200))
     trained = records.Trained(
         validation=loop.evaluate() if read.validation.encoded else {},
         metrics=metrics_table(loop.state.log_history, loop.steps_per_epoch),
@@ -80,7 +80,7 @@ def _newest(kept: checkpoints.Checkpoints) -> tuple[Path | None, memory.Choice |
         try:
             return checkpoint, checkpoints.choice_of(checkpoint)
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            kept.set_aside(checkpoint, shortened(pretrained.first_line(error), 200))
+            kept.set_aside(checkpoint, shortened(first_line(error), 200))
     return None, None
 
 
