@@ -481,3 +481,9 @@ def test_new_labels_are_judged_by_and_no_others_matter(study):
     labelled.log.unlink()
     assert not is_fresh_after(people, lambda: label_all(job(study, annotator="cy", n=2), lambda item: LABELS[0]))
     assert is_fresh_after(people, lambda: None)
+
+
+def test_which_set_has_one_more_is_drawn_and_not_the_first_by_name():
+    # Of one answer of two sets it is the one or the other, by the seed.
+    both = [annotations.Item(("r",), name, "p", 0, "How?", ("So.",)) for name in ("a", "b")]
+    assert {annotations.draw(both, 1, seed)[0].dataset for seed in range(20)} == {"a", "b"}
