@@ -1,11 +1,16 @@
 """What all tests share: when tests that need a GPU or a browser run, and that no test downloads anything."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from unittest import mock
 
+import forks
 import pytest
 import servers
+
+from safety_nb.run import fork_server
 
 # Set before any test imports the hub's client, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -54,27 +59,48 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Served]:
+def tiny_server(origin: forks.Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Served]:
     """The miniature's base behind ``transformers serve`` on loopback: a real OpenAI-compatible endpoint."""
-    with servers.serve_tiny(tmp_path_factory.mktemp("served")) as served:
+    with servers.serve_tiny(origin, tmp_path_factory.mktemp("served")) as served:
         yield served
 
 
 @pytest.fixture(scope="session")
-def kernels() -> Iterator[None]:
-    """Notebooks that a test executes in process have their kernels forked from one process, as those of a study do."""
-    from safety_nb.run import fork_server
+def origin() -> Iterator[forks.Origin]:
+    """The process that has the imports, from which kernels and commands with a process of their own are forked."""
+    with contextlib.closing(forks.Origin()) as origin:
+        yield origin
 
-    with fork_server.kernels():
+
+@pytest.fixture(scope="session")
+def kernels(origin: forks.Origin) -> Iterator[None]:
+    """Notebooks that a test executes in process have their kernels forked from one process, as those of a study do."""
+    with contextlib.ExitStack() as stack:
+        with mock.patch.object(fork_server, "Forker", lambda: origin):
+            stack.enter_context(fork_server.kernels())
         yield
 
 
-@pytest.fixture
-def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What estimates the memory of many packs traces each of them once."""
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """What estimates the memory of many packs or trainings traces each kind of them once."""
     import traces
 
-    monkeypatch.setattr("safety_nb.train.memory.training_memory", traces.training_memory)
+    with mock.patch("safety_nb.train.memory.training_memory", traces.training_memory):
+        yield
+
+
+@pytest.fixture(scope="session")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A LLaMA with random weights of which tracing the memory takes half a second."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    folder = tmp_path_factory.mktemp("models") / "two-layers"
+    config = LlamaConfig(
+        vocab_size=1024, hidden_size=128, intermediate_size=384, num_hidden_layers=2, num_attention_heads=4
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import json
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -16,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import forks
 
 from safety_nb.core.endpoint import Clock
 from safety_nb.tiny import world
@@ -34,7 +34,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve_tiny(folder: Path) -> Iterator[Served]:
+def serve_tiny(origin: forks.Origin, folder: Path) -> Iterator[Served]:
     """Serve the miniature's base with ``transformers serve`` while the body runs."""
     model = folder / "served-base"
     shutil.copytree(world.BASE_DIR, model)
@@ -42,14 +42,11 @@ def serve_tiny(folder: Path) -> Iterator[Served]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(model)]
+    command = ["-c", "from transformers.cli.transformers import main; main()", "serve", str(model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    log = folder / "served.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    process = origin.start(*command, cwd=folder)
     try:
-        _wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log)
+        _wait_until_healthy(f"http://127.0.0.1:{port}/health", process)
         yield Served(f"http://127.0.0.1:{port}/v1", str(model))
     finally:
         process.terminate()
@@ -60,13 +57,14 @@ def serve_tiny(folder: Path) -> Iterator[Served]:
             process.wait()
 
 
-def _wait_until_healthy(address: str, process: subprocess.Popen, log: Path) -> None:
+def _wait_until_healthy(address: str, process: forks.Process) -> None:
     deadline = time.monotonic() + _STARTS_WITHIN
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=1):
             return
         time.sleep(0.1)
-    raise RuntimeError(f"transformers serve did not start:\n{log.read_text()[-2000:]}")
+    process.kill()
+    raise RuntimeError(f"transformers serve did not start:\n{process.communicate()[1][-2000:]}")
 
 
 class FakeTime:

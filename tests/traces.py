@@ -8,7 +8,7 @@ _traced: dict[tuple[str, int, int], memory.Memory] = {}
 
 
 def training_memory(params: RunParams, tokens: int, supervised: int) -> memory.Memory:
-    key = params.model_dump_json(), tokens, supervised
+    key = params.model_dump_json(exclude={"run_dir"}), tokens, supervised
     if key not in _traced:
         _traced[key] = _trace(params, tokens, supervised)
     return _traced[key]

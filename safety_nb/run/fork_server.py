@@ -50,11 +50,11 @@ class Forker:
     It begins with its imports at once, and ends with the process that started it, at the latest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *program: str) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         # What a plain kernel could not import either is told by that kernel, in its notebook.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            [sys.executable, *(program or ("-m", __name__)), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             start_new_session=True,
             stdout=subprocess.DEVNULL,
@@ -68,13 +68,17 @@ class Forker:
     def pid(self) -> int:
         return self._process.pid
 
-    def fork(self, command: list[str], env: dict[str, str], cwd: str | None) -> "ForkedProcess | None":
-        """Start a kernel: ``command`` is what a plain one would be started with. None where it can't be forked."""
+    def fork(
+        self, command: list[str], env: dict[str, str], cwd: str | None, outputs: tuple[int, int] = (1, 2)
+    ) -> "ForkedProcess | None":
+        """Start a kernel: ``command`` is what a plain one would be started with. None where it can't be forked.
+
+        Its standard output and error are those of this process, as they are now, or the descriptors ``outputs``.
+        """
         status, theirs = os.pipe()
         request = json.dumps({"argv": command, "env": env, "cwd": cwd or os.getcwd()}).encode() + b"\n"
         try:
-            # Its standard output and error as they are now, which may not be those the forked process began with.
-            sent = socket.send_fds(self._socket, [request], [1, 2, theirs])
+            sent = socket.send_fds(self._socket, [request], [*outputs, theirs])
             self._socket.sendall(request[sent:])
             answer = self._answers.readline()
         except (BrokenPipeError, ConnectionResetError):
@@ -170,7 +174,7 @@ class ForkProvisioner(LocalProvisioner):
 # --- in the process that is forked --------------------------------------------------------------------------------
 
 
-def _serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket) -> None:
     """Import, and fork a kernel for every request, until the other side goes away."""
     imports = iter(IMPORTS)
     woken, wake = os.pipe()
@@ -268,7 +272,11 @@ def _become_kernel(request: dict) -> NoReturn:
     os._exit(0)
 
 
-if __name__ == "__main__":
+def main() -> None:
     sys.path[:] = [path for path in sys.path if path]  # a kernel does not have the folder this was started in either
     sys.modules.setdefault("rfc3987_syntax", None)  # as in cli.main
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

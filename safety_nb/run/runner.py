@@ -191,13 +191,13 @@ def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -
     output = run.root / executed_name(stage)
     before = fingerprint(run, stage, params)
     facts = {"state": "running", "started": time.time(), "cause": None, "pid": os.getpid()}
-    run_folder.record_stage(run, stage.name, **facts)
     execution = Execution(
         seconds=60 * params.stage_timeout,
         on_kernel=lambda pid: run_folder.record_stage(run, stage.name, kernel=_process(pid)),
     )
     killed_before = _out_of_memory_kills()
     try:
+        run_folder.record_stage(run, stage.name, **facts)  # here, for an interrupt may come as soon as it is written
         values = {**_stage_params(stage, params), "run_dir": str(run.root)}
         execute_notebook(stage.notebook, output, values, run.log, execution)
         missing = [name for name in stage.outputs if not (run.root / name).exists()]

@@ -22,6 +22,8 @@ from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate
 from safety_nb.tiny import world
 from safety_nb.train import encoding, models, training
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:

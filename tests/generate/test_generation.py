@@ -4,11 +4,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 
@@ -19,6 +18,8 @@ from safety_nb.data import mixing, templates
 from safety_nb.data.datasets import sources
 from safety_nb.generate import decoding, generation
 from safety_nb.train import encoding, models, training
+
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ generation.generate(GenerateParams(**json.loads(sys.argv[1])))
 """
 
 
-def killed(trained: Path, folder: Path, **changes: object) -> tuple[dict, int]:
+def killed(origin: forks.Origin, trained: Path, folder: Path, **changes: object) -> tuple[dict, int]:
     """Answer in a process of its own, killed after some answers; the parameters, and how many answers are kept."""
     shutil.copytree(trained / "train", folder / "train")
     values = {
@@ -215,7 +216,7 @@ def killed(trained: Path, folder: Path, **changes: object) -> tuple[dict, int]:
         **changes,
     }
     partial = folder / "responses.partial.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", GENERATE, json.dumps(values)], stderr=subprocess.DEVNULL)
+    process = origin.start("-c", GENERATE, json.dumps(values), cwd=folder)
     while not partial.is_file() or partial.read_bytes().count(b"\n") < 20:
         assert process.poll() is None
         time.sleep(0.001)
@@ -228,8 +229,8 @@ def killed(trained: Path, folder: Path, **changes: object) -> tuple[dict, int]:
 @pytest.mark.parametrize(
     "how", [{"mode": "greedy"}, pytest.param({"mode": "sample", "temperature": 1.5}, marks=pytest.mark.soak)]
 )
-def test_a_killed_execution_goes_on_to_the_same_answers(trained, tmp_path, how):
-    values, kept = killed(trained, tmp_path / "run", **how)
+def test_a_killed_execution_goes_on_to_the_same_answers(origin, trained, tmp_path, how):
+    values, kept = killed(origin, trained, tmp_path / "run", **how)
     assert not (tmp_path / "run" / "responses.jsonl").exists()
     with (tmp_path / "run" / "responses.partial.jsonl").open("a") as file:
         file.write('{"name": "cut o')

@@ -2,16 +2,14 @@
 
 import http.server
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from commands import safety_nb
+from commands import Answer, safety_nb
 
 from safety_nb.core import shipped
 from safety_nb.core.params import RunParams, validate
@@ -29,17 +27,6 @@ def params(**values) -> RunParams:
 
 def by_name(findings) -> dict[str, machine.Finding]:
     return {finding.name: finding for finding in findings}
-
-
-def with_hub(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own: the hub's client reads its settings once."""
-    return subprocess.run(
-        [sys.executable, "-m", "safety_nb", "doctor", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-    )
 
 
 # The whole of it
@@ -142,8 +129,8 @@ def test_model_too_large_does_not_fit(tmp_path, folder_without_weights):
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_mends_of_memory_are_tried():
-    run = params(micro_batch_size=8, cutoff=256)
+def test_mends_of_memory_are_tried(two_layers):
+    run = params(micro_batch_size=8, cutoff=256, base_model=two_layers)
 
     def need(tokens: int, **values) -> int:
         return memory.training_memory(run.model_copy(update=values), tokens, tokens // 2).total
@@ -160,8 +147,8 @@ def test_mends_of_memory_are_tried():
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_what_training_would_choose_is_told_and_too_little_memory_is_a_problem():
-    run = params(micro_batch_size=8, generation_batch_size=1, max_new_tokens=1)
+def test_what_training_would_choose_is_told_and_too_little_memory_is_a_problem(two_layers):
+    run = params(micro_batch_size=8, generation_batch_size=1, max_new_tokens=1, base_model=two_layers)
 
     def fit(need: int, factor: float = 1.0) -> machine.Finding:
         process = psutil.Process().memory_info().rss if models.pick_device() == "cpu" else 0
@@ -343,13 +330,23 @@ def hub():
         server.shutdown()
 
 
-def hub_environment(endpoint: str, cache: Path) -> dict[str, str]:
-    # The hub's client reads these once, when it is imported: hence a process of its own.
-    return {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(cache), "HF_TOKEN": "hf_not-to-be-shown"}
+@pytest.fixture
+def with_hub(origin, tmp_path) -> Callable[[str, str], Answer]:
+    """Run code against a hub, in a process of its own: the hub's client reads its settings once."""
+    settings = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_not-to-be-shown"}
+    anew = "import importlib, sys; from huggingface_hub import constants; importlib.reload(constants)\n"
+
+    def run(hub: str, code: str) -> Answer:
+        return origin.run("-c", anew + code, cwd=tmp_path, HF_ENDPOINT=hub, NO_COLOR="1", COLUMNS="300", **settings)
+
+    return run
 
 
-def test_hub_that_answers_and_what_it_has(tmp_path, hub):
-    script = """
+DOCTOR = "from safety_nb import cli; sys.argv = ['safety-nb', 'doctor', 'mine.yaml']; cli.main()"
+
+
+def test_hub_that_answers_and_what_it_has(with_hub, hub):
+    code = """
 from safety_nb.run import doctor
 from safety_nb.run import machine
 from safety_nb.core.params import RunParams, validate
@@ -358,15 +355,14 @@ for name in ("owner/open", "owner/pickled"):
     size, problem = doctor.weights_to_fetch(validate(RunParams, {"base_model": name}))
     print(size, problem and problem.found)
 """
-    environment = {**os.environ, **hub_environment(hub, tmp_path)}
-    answer = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    answer = with_hub(hub, code)
     # 5 + 7 bytes: of the open model's files only the safetensors are fetched.
     assert answer.stdout.splitlines() == ["ok", "12.0 None", "0 the hub has no safetensors of owner/pickled"]
 
 
-def test_gated_model_is_a_problem_told_with_the_others_and_without_the_token(tmp_path, hub):
+def test_gated_model_is_a_problem_told_with_the_others_and_without_the_token(with_hub, tmp_path, hub):
     (tmp_path / "mine.yaml").write_text("base_model: owner/gated\nn_safety: 1000000\n")
-    answer = with_hub("mine.yaml", cwd=tmp_path, **hub_environment(hub, tmp_path / "cache"))
+    answer = with_hub(hub, DOCTOR)
     assert answer.returncode == 1
     assert f"{hub} answers; HF_TOKEN is set" in answer.stdout
     assert "'owner/gated' is gated: ask for access on its hub page and set HF_TOKEN" in answer.stdout
@@ -375,10 +371,9 @@ def test_gated_model_is_a_problem_told_with_the_others_and_without_the_token(tmp
     assert "not-to-be-shown" not in answer.stdout + answer.stderr
 
 
-def test_hub_that_is_down_is_a_problem_only_for_a_model_of_its(tmp_path):
-    environment = hub_environment("http://127.0.0.1:9", tmp_path / "cache")  # nobody listens on this port
+def test_hub_that_is_down_is_a_problem_only_for_a_model_of_its(with_hub, tmp_path):
     (tmp_path / "mine.yaml").write_text("base_model: owner/open\n")
-    answer = with_hub("mine.yaml", cwd=tmp_path, **environment)
+    answer = with_hub("http://127.0.0.1:9", DOCTOR)  # nobody listens on this port
     assert answer.returncode == 1
     assert "warning  hub         http://127.0.0.1:9 does not answer" in answer.stdout
     assert "'owner/open' could not be fetched from the hub and no copy of it is cached here" in answer.stdout

@@ -4,11 +4,11 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forks
 import nbformat
 import psutil
 import pytest
@@ -186,21 +186,20 @@ def test_a_disk_too_full_for_the_ledger_itself(execute, small_disk):
 # --- interrupts ---------------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, *arguments: str, **params: object) -> subprocess.Popen:
-    file = folder / "small.yaml"
-    file.write_text(yaml.safe_dump({**SMALL, **params}))
-    return subprocess.Popen(
-        [sys.executable, "-m", "safety_nb", *(arguments or ("run",)), str(file), "--out", "out"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests themselves go in the background, a shell has SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+@pytest.fixture
+def start(origin, tmp_path) -> Callable[..., forks.Process]:
+    """Start a command on a small run or study, in a process of its own."""
+
+    def start(*arguments: str, **params: object) -> forks.Process:
+        file = tmp_path / "small.yaml"
+        file.write_text(yaml.safe_dump({**SMALL, **params}))
+        command = ["-m", "safety_nb", *(arguments or ("run",)), str(file), "--out", "out"]
+        return origin.start(*command, cwd=tmp_path)
+
+    return start
 
 
-def wait_until(holds: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_until(holds: Callable[[], bool], process: forks.Process) -> None:
     while not holds():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -225,8 +224,8 @@ def ended(pids: list[int], seconds: float = 20) -> bool:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
-def test_an_interrupted_run_says_so_and_goes_on(tmp_path, signum):
-    process = start(tmp_path)
+def test_an_interrupted_run_says_so_and_goes_on(start, tmp_path, signum):
+    process = start()
     wait_until(
         lambda: "kernel" in run_folder.read_ledger(run_folder.RunFolder(tmp_path / "out"))["stages"].get("train", {}),
         process,
@@ -241,8 +240,8 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path, signum):
 
 
 @pytest.mark.parametrize("arguments", [("run",), ("study", "--jobs", "2")])
-def test_a_second_ctrl_c_breaks_nothing_off(tmp_path, arguments):
-    process = start(tmp_path, *arguments, **({"n_safety": [0, 16]} if arguments[0] == "study" else {}))
+def test_a_second_ctrl_c_breaks_nothing_off(start, tmp_path, arguments):
+    process = start(*arguments, **({"n_safety": [0, 16]} if arguments[0] == "study" else {}))
     run = tmp_path / "out" / "n16_seed0" if arguments[0] == "study" else tmp_path / "out"
     wait_until(lambda: state(run, "mix") == "running", process)
     children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
@@ -255,8 +254,8 @@ def test_a_second_ctrl_c_breaks_nothing_off(tmp_path, arguments):
 
 
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
-def test_an_interrupted_study_ends_its_runs_in_order(tmp_path, signum):
-    process = start(tmp_path, "study", "--jobs", "2", n_safety=[0, 16, 32, 48])
+def test_an_interrupted_study_ends_its_runs_in_order(start, tmp_path, signum):
+    process = start("study", "--jobs", "2", n_safety=[0, 16, 32, 48])
     first, second, third = (tmp_path / "out" / f"n{n}_seed0" for n in (48, 32, 16))  # the longest go first
     wait_until(lambda: state(first, "mix") != "waiting" != state(second, "mix"), process)
     children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
@@ -269,8 +268,8 @@ def test_an_interrupted_study_ends_its_runs_in_order(tmp_path, signum):
     assert ended(children)
 
 
-def test_a_killed_study_leaves_no_process_behind(tmp_path):
-    process = start(tmp_path, "study", "--jobs", "2", n_safety=[0, 16])
+def test_a_killed_study_leaves_no_process_behind(start, tmp_path):
+    process = start("study", "--jobs", "2", n_safety=[0, 16])
     wait_until(lambda: state(tmp_path / "out" / "n16_seed0", "mix") != "waiting", process)
     children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     process.kill()

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import forks
 import pytest
 import yaml
 from commands import safety_nb
@@ -26,9 +27,14 @@ MEASURED = ("tokens_per_second", "peak_memory")  # columns of metrics.csv that n
 RESULTS = ("mix/train.jsonl", "train/metrics.csv", "responses.jsonl", "judgements.jsonl", "summary.csv")
 
 
-def start(params: Path, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "safety_nb", "run", str(params), "--out", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture
+def start(origin) -> Callable[[Path, Path], forks.Process]:
+    """Start a run in a process of its own."""
+
+    def start(params: Path, folder: Path) -> forks.Process:
+        return origin.start("-m", "safety_nb", "run", str(params), "--out", str(folder), cwd=params.parent)
+
+    return start
 
 
 def finish(params: Path, folder: Path) -> dict[str, str]:
@@ -51,7 +57,7 @@ def untimed(path: Path) -> str:
     return json.dumps([{name: row[name] for name in row if name not in MEASURED} for row in rows])
 
 
-def kill(process: subprocess.Popen, moment: Callable[[], bool]) -> bool:
+def kill(process: forks.Process, moment: Callable[[], bool]) -> bool:
     """Kill a run's process, and nothing else, at a moment; whether it had not ended by itself before."""
     while not moment() and process.poll() is None:
         time.sleep(0.01)
@@ -92,7 +98,7 @@ def small(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     return params, finish(params, folder / "run")
 
 
-def test_a_run_killed_again_and_again_goes_on_to_the_same_numbers(small, tmp_path):
+def test_a_run_killed_again_and_again_goes_on_to_the_same_numbers(start, small, tmp_path):
     params, undisturbed = small
     run = run_folder.RunFolder(tmp_path / "run")
     done: dict[str, float] = {}
@@ -151,7 +157,7 @@ def test_a_kernel_that_outlives_its_process_is_waited_for(tmp_path):
 
 
 @pytest.mark.soak
-def test_a_run_killed_at_twenty_moments_goes_on_to_the_same_numbers(tmp_path):
+def test_a_run_killed_at_twenty_moments_goes_on_to_the_same_numbers(start, tmp_path):
     params = PROJECT / "params" / "tiny.yaml"
     began = time.monotonic()
     # All folders have one name: it stands in the tables that are compared.

@@ -17,6 +17,8 @@ from safety_nb.data import mixing
 from safety_nb.train import cards, export, inputs, models, training
 from safety_nb.train.encoding import encode_row
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 BASES = ["tiny", "falcon", "qwen2"]
 # A number in a 16-bit format is off by at most half of its last place: relative 2^-9 in bfloat16 (8 bits of
 # significand), 2^-12 in float16 (11 bits; random weights of these sizes are not subnormal there).

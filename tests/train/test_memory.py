@@ -4,8 +4,7 @@ import itertools
 import json
 import math
 import statistics
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -154,39 +153,49 @@ def test_what_a_step_uses_is_what_the_allocator_gives_out():
 # Choosing
 
 
-def chosen(free: int, **values) -> Choice:
-    return choose(params(micro_batch_size=8, **values), 2000, 1000, 300, free)
+@pytest.fixture
+def chosen(two_layers) -> Callable[..., Choice]:
+    """What a training of packs of up to 2,000 tokens computes at once with so much memory."""
+
+    def chosen(free: int, **values) -> Choice:
+        return choose(params(base_model=two_layers, micro_batch_size=8, **values), 2000, 1000, 300, free)
+
+    return chosen
 
 
-def needed(tokens: int, recomputed: bool) -> int:
-    checked = params(micro_batch_size=8, gradient_checkpointing=recomputed)
+def needed(base: str, tokens: int, recomputed: bool) -> int:
+    checked = params(base_model=base, micro_batch_size=8, gradient_checkpointing=recomputed)
     return traces.training_memory(checked, tokens, tokens // 2).total
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_what_fits_is_computed_as_asked():
+def test_what_fits_is_computed_as_asked(chosen, two_layers):
     choice = chosen(10**12)
     # 8 times the cutoff of 256, though the largest pack is smaller: where memory is plenty, nothing depends on it.
     assert (choice.pack_tokens, choice.gradient_checkpointing, choice.fits) == (2048, False, True)
-    assert choice.needed == needed(2000, False)
+    assert choice.needed == needed(two_layers, 2000, False)
     assert choice.reason.startswith("packs of 2,048 tokens: about ") and "would take" not in choice.reason
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_packs_are_halved_before_activations_are_recomputed():
+def test_packs_are_halved_before_activations_are_recomputed(chosen, two_layers):
     # Of what is free a tenth is left alone.
-    at_512, at_300 = (math.ceil(needed(tokens, False) / 0.9) for tokens in (512, 300))
+    at_512, at_300 = (math.ceil(needed(two_layers, tokens, False) / 0.9) for tokens in (512, 300))
     assert chosen(at_512).pack_tokens == 512 and chosen(at_512 - 10).pack_tokens == 300
     assert not chosen(at_300).gradient_checkpointing
     last = chosen(at_300 - 10)
     assert last.gradient_checkpointing and last.fits
     # The largest that fits this way: twice as much would not.
-    assert needed(last.pack_tokens, True) <= 0.9 * (at_300 - 10) < needed(min(2000, 2 * last.pack_tokens), True)
+    assert (
+        needed(two_layers, last.pack_tokens, True)
+        <= 0.9 * (at_300 - 10)
+        < needed(two_layers, min(2000, 2 * last.pack_tokens), True)
+    )
     assert "activations recomputed" in last.reason and "2,048 tokens would take about" in last.reason
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_what_is_set_is_kept_and_what_cannot_fit_is_tried_as_small_as_can_be():
+def test_what_is_set_is_kept_and_what_cannot_fit_is_tried_as_small_as_can_be(chosen):
     set_off, open_ = chosen(1, gradient_checkpointing=False), chosen(1)
     assert (set_off.pack_tokens, set_off.gradient_checkpointing, set_off.fits) == (300, False, False)
     assert (open_.pack_tokens, open_.gradient_checkpointing, open_.fits) == (300, True, False)
@@ -273,11 +282,11 @@ def llama(tmp_path_factory) -> str:
     ("values", "width", "stage"),
     [
         ({}, 512, "training"),
-        ({"gradient_checkpointing": True}, 1024, "training"),
+        pytest.param({"gradient_checkpointing": True}, 1024, "training", marks=pytest.mark.soak),
         ({"generation_batch_size": 16, "max_new_tokens": 12}, 128, "answers"),
     ],
 )
-def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cuda_available):
+def test_memory_is_near_the_peak_of_a_real_step(origin, llama, values, width, stage, tmp_path, cuda_available):
     if cuda_available:
         pytest.skip("measures the host's memory")
     values = {"base_model": llama, **values}
@@ -286,10 +295,10 @@ def test_memory_is_near_the_peak_of_a_real_step(llama, values, width, stage, cud
         told = training_memory(checked, width, width // 2).total
     else:
         told = generation_memory(checked, width, checked.max_new_tokens).total
-    command = [sys.executable, "-c", _REAL_STEP, json.dumps(values), str(width), stage]
 
     def peak() -> int:
-        loaded, most = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        done = origin.run("-c", _REAL_STEP, json.dumps(values), str(width), stage, cwd=tmp_path)
+        loaded, most = map(int, done.stdout.splitlines()[-1].split())
         # Nothing stays of what loading freed. glibc kept 8 to 38 MB of it, by how its threads took turns: too much for
         # the estimate to hold.
         assert loaded == pytest.approx(weight_bytes(checked), rel=0.05)

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +17,8 @@ from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.data import mixing
 from safety_nb.train import checkpoints, memory, models, packed_trainer, training
 from safety_nb.train.encoding import encode_row
+
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 # Dropout makes every step depend on the random state, so that a resumed one shows whether that came back too.
 VALUES = {"epochs": 2.0, "batch_size": 8, "lora_dropout": 0.1, "eval_steps": 4, "checkpoint_steps": 2}
@@ -47,12 +47,12 @@ def adapter(params: TrainParams) -> str:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> Path:
+def killed(origin, tmp_path_factory) -> Path:
     """A run's folder whose training was killed, in a process of its own, when the checkpoint of step 4 was whole."""
     run = tmp_path_factory.mktemp("killed") / "run"
     params = small_run(run)
     folder = run / "train" / "checkpoints"
-    process = subprocess.Popen([sys.executable, "-c", TRAIN, params.model_dump_json()], stderr=subprocess.DEVNULL)
+    process = origin.start("-c", TRAIN, params.model_dump_json(), cwd=run)
     while not (folder / "checkpoint-4" / "whole.json").exists():
         assert process.poll() is None
         time.sleep(0.005)

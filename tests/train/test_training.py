@@ -16,6 +16,8 @@ from safety_nb.data import mixing
 from safety_nb.train import models, packed_trainer, training
 from safety_nb.train.encoding import IGNORED, encode_row
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 ROW = {
     "instruction": "How do I water the tulips?",
     "input": "",

@@ -187,8 +187,20 @@ def matrix(values: "pd.DataFrame") -> "pd.DataFrame":
     Args:
         values: Columns prompt_id, value and, where there are several, seed and sample.
     """
-    values = values if "seed" in values else values.assign(seed=0)
-    return values.pivot_table(index="seed", columns="prompt_id", values="value", dropna=False, sort=False).astype(float)
+    import numpy as np
+    import pandas as pd
+
+    # What pivot_table makes, in a tenth of its time: a report takes hundreds of them.
+    seeds = values["seed"] if "seed" in values else pd.Series(0, index=values.index)
+    (row, index), (column, columns) = (pd.factorize(key) for key in (seeds, values["prompt_id"]))
+    value = values["value"].to_numpy(dtype=float)
+    known = ~np.isnan(value)
+    total, count = np.zeros((2, len(index), len(columns)))
+    np.add.at(total, (row[known], column[known]), value[known])
+    np.add.at(count, (row[known], column[known]), 1)
+    with np.errstate(invalid="ignore"):  # 0 / 0: no answer that was judged
+        means = total / count
+    return pd.DataFrame(means, index=pd.Index(index, name="seed"), columns=pd.Index(columns, name="prompt_id"))
 
 
 ENDING_COLUMNS = ["dataset", "answers", "cut_off", "degenerate", "no_answer"]

@@ -36,10 +36,10 @@ def answers_page(study: str, answers: "pd.DataFrame", roles: Mapping[str, str], 
         answers = answers[answers["seed"] == answers["seed"].min()]
         left_out = f" Only seed {answers['seed'].iloc[0]} is shown: {total:,} answers are too many for a page."
     answers = answers.sort_values([N_SAFETY, "seed", "run"], kind="stable")
-    prompts = [
-        _asked(str(dataset), rows, roles.get(dataset, ""))
-        for (dataset, _), rows in answers.groupby(["dataset", "prompt_id"], sort=False)
-    ]
+    rows: dict[tuple[str, str], list[dict]] = {}  # of each prompt
+    for row in answers.to_dict("records"):
+        rows.setdefault((row["dataset"], row["prompt_id"]), []).append(row)
+    prompts = [_asked(str(dataset), asked, roles.get(dataset, "")) for (dataset, _), asked in rows.items()]
     sets = list(dict.fromkeys(prompt["set"] for prompt in prompts))
     block = {"kind": "answers", "sets": sets, "prompts": prompts}
     return page.render(
@@ -56,15 +56,15 @@ def answers_page(study: str, answers: "pd.DataFrame", roles: Mapping[str, str], 
     )
 
 
-def _asked(dataset: str, rows: "pd.DataFrame", role: str) -> dict[str, Any]:
+def _asked(dataset: str, rows: list[dict[str, Any]], role: str) -> dict[str, Any]:
     """One prompt and its answers, as the template takes them."""
-    first = rows.iloc[0]
-    labels = [_label(label) for label in rows["label"]]
+    first = rows[0]
+    labels = [_label(row["label"]) for row in rows]
     prompt, _ = visible(first["prompt"], MOST_CHARACTERS)
-    samples = rows["sample"] if "sample" in rows else [None] * len(rows)
     answers = []
-    for row, label, sample in zip(rows.to_dict("records"), labels, samples, strict=True):
+    for row, label in zip(rows, labels, strict=True):
         text, left_out = visible(row["response"], MOST_CHARACTERS)
+        sample = row.get("sample")
         drawn = f", answer {int(sample) + 1}" if sample is not None and sample == sample else ""
         answers.append(
             {
@@ -92,11 +92,11 @@ def _label(label: Any) -> str:
     return "missing" if label is None or label != label else shortened(label, 40)
 
 
-def _strip(rows: "pd.DataFrame", labels: list[str]) -> str:
+def _strip(rows: list[dict[str, Any]], labels: list[str]) -> str:
     """The labels in few words: what each N got, the commonest first where its runs differ."""
     by_dose: dict[int, dict[str, int]] = {}
-    for dose, label in zip(rows[N_SAFETY], labels, strict=True):
-        counts = by_dose.setdefault(dose, {})
+    for row, label in zip(rows, labels, strict=True):
+        counts = by_dose.setdefault(row[N_SAFETY], {})
         counts[label] = counts.get(label, 0) + 1
     parts = []
     for dose, counts in by_dose.items():
