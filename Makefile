@@ -13,7 +13,7 @@ READY := .venv/ready
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo seeds test test-install test-study test-real shuffle soak lint lab notebooks clean
+.PHONY: help demo seeds test test-install test-lab test-study test-real shuffle soak lint lab notebooks clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,6 +41,9 @@ test: $(READY)  ## all tests
 
 test-install: $(READY)  ## the wheel, installed with all that it asks for into a bare environment, used from an empty folder
 	$(BIN)/python -m pytest -m install tests/test_install.py
+
+test-lab: $(READY)  ## the widgets in a real JupyterLab, in a browser
+	$(BIN)/python -m pytest -m lab tests
 
 test-study: $(READY)  ## the miniature shows the trade-off, in its whole study
 	$(BIN)/python -m pytest -m study tests/run/test_study.py

@@ -34,6 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((at for room, at in places.items() if room in item.nodeid), len(places)))
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """The name of a case whose value is long: its beginning, not a hundred thousand brackets."""
+    return ascii(val[:60])[1:-1] + "..." if isinstance(val, str | bytes) and len(val) > 60 else None
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         pytest.exit("pytest-xdist heeds no groups with this pytest: every process would make what tests share", 3)

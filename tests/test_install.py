@@ -104,6 +104,7 @@ def test_installed_package_is_the_wheel_s(installed, tmp_path):
 SMALL = ["--set", "n_general=64", "--set", "n_safety=16", "--set", "evaluation=[tiny-facts]"]  # numbers do not matter
 
 
+@in_full
 def test_a_parameter_file_that_comes_along_runs_from_an_empty_folder(installed, tmp_path):
     # One stage: the study below takes runs through all of them.
     answer = run([installed / "safety-nb", "run", "tiny.yaml", *SMALL, "--until", "mix"], tmp_path)

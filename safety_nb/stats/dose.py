@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 from scipy.stats import norm, t
 
 from safety_nb.stats.estimates import (
@@ -123,7 +122,7 @@ def _band(
         placed(part, np.concatenate([row, -row]), np.concatenate([common, -common]), SHARE)
         for part, row in zip(variations, drawn, strict=True)
     ]
-    monotone = np.array([_isotonic(draw, weights, falling) for draw in np.transpose(around)])
+    monotone = _isotonic(np.transpose(around), weights, falling)
     low, high = np.quantile(monotone, TAILS, axis=0)
     return low, high
 
@@ -264,7 +263,22 @@ def search(grid: Sequence[int], high: Mapping[int, float], target: float, failed
 
 
 def _isotonic(rates: np.ndarray, weights: np.ndarray, falling: bool) -> np.ndarray:
-    return isotonic_regression(rates, weights=weights, increasing=not falling).x
+    """The monotone fit by weighted least squares to each row of rates, by N (the last axis).
+
+    By its formula of greatest and least means (Barlow et al., Statistical Inference under Order Restrictions, 1972): of
+    all means from a place before N to one after it. Thousands of rows of a few N are quicker so than one by one.
+    """
+    if falling:
+        return -_isotonic(-rates, weights, falling=False)
+    summed = np.concatenate([np.zeros_like(rates[..., :1]), np.cumsum(rates * weights, axis=-1)], axis=-1)
+    weight = np.concatenate([[0.0], np.cumsum(weights)])
+    means = np.full((rates.shape[-1], *rates.shape), np.inf)  # from, ..., to
+    for first in range(rates.shape[-1]):
+        after = slice(first + 1, None)
+        means[first, ..., first:] = (summed[..., after] - summed[..., [first]]) / (weight[after] - weight[first])
+    least = np.minimum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]  # to any place from this one on
+    fitted = np.stack([least[: place + 1, ..., place].max(axis=0) for place in range(rates.shape[-1])], axis=-1)
+    return np.round(fitted, 12)  # a rate that is the target itself stays so
 
 
 def _answer(curve: Curve, target: float, interpolate: bool, what: str) -> Answer:

@@ -13,7 +13,7 @@ from safety_nb.core import files
 from safety_nb.judge import annotations
 from safety_nb.run import stages
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.lab]
 
 TOKEN = "labelling"
 HOSTILE = "<img src=x onerror=window.ran=1><script>window.ran=1</script>"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import isotonic_regression
 from scipy.stats import norm
 
 from safety_nb.stats import dose
@@ -33,6 +34,16 @@ def test_fit_pools_what_violates_the_order():
     got = fit([0, 10, 20, 30], [flags(50), flags(20), flags(30), flags(10)], falling=True)
     assert got.fitted == pytest.approx([0.5, 0.25, 0.25, 0.1])
     assert [estimate.estimate for estimate in got.estimates] == pytest.approx([0.5, 0.2, 0.3, 0.1])
+
+
+@pytest.mark.parametrize("falling", [True, False])
+def test_fit_of_many_rows_is_that_of_scipy_for_each(falling):
+    generator = np.random.default_rng(0)
+    for n_doses in (1, 2, 5, 9):
+        # Of one decimal, so that neighbours are equal often.
+        rows, weights = generator.random((50, n_doses)).round(1), generator.random(n_doses) + 0.1
+        expected = [isotonic_regression(row, weights=weights, increasing=not falling).x for row in rows]
+        assert dose._isotonic(rows, weights, falling) == pytest.approx(np.array(expected), abs=1e-11)
 
 
 def test_fit_weighs_by_judged_answers():

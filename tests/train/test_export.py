@@ -207,7 +207,9 @@ def test_damaged_record_is_named_before_anything_is_loaded(damage, run, tmp_path
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"train_sha256": 1', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"train_sha256": 1', "[" * 100_000], ids=["empty", "a list", "cut short", "nested deep"]
+)
 def test_damaged_record_of_the_mixture_is_named(text, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "mix" / "mixture.json").write_text(text)

@@ -241,15 +241,15 @@ def test_verdicts_in_the_order_of_the_rows(llama_guard):
 def test_the_score_is_the_probability_where_the_model_decides(llama_guard):
     import torch
 
-    row = UNSAFE
+    row, read = UNSAFE, tokenizer()
     (found,) = judged(llama_guard, [row])
     folder = llama_guard.partition("=")[2]
     model = models.load_answering(folder, None)
     # By hand: one forward over the question and the two line feeds; tokens by which either word may begin.
-    ids = [*guard.encode(tokenizer(), FAMILIES["llama-guard"], **row), *tokenizer()("\n\n")["input_ids"]]
+    ids = [*guard.encode(read, FAMILIES["llama-guard"], **row), *read("\n\n")["input_ids"]]
     with torch.no_grad():
         share = model(torch.tensor([ids])).logits[0, -1].float().softmax(-1).tolist()
-    texts = [tokenizer().decode([token]).strip().casefold() for token in range(len(tokenizer()))]
+    texts = [read.decode([token]).strip().casefold() for token in range(len(read))]
     unsafe = sum(
         p for p, text in zip(share, texts, strict=True) if text in ("u", "un", "uns", "unsa", "unsaf", "unsafe")
     )
