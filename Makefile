@@ -42,8 +42,8 @@ test: $(READY)  ## all tests
 test-install: $(READY)  ## the wheel, installed with all that it asks for into a bare environment, used from an empty folder
 	$(BIN)/python -m pytest -m install tests/test_install.py
 
-test-lab: $(READY)  ## the widgets in a real JupyterLab, in a browser
-	$(BIN)/python -m pytest -m lab tests
+test-lab: $(READY)  ## reports with hostile text, and the widgets of a real JupyterLab, in a browser
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m lab tests/report tests/judge
 
 test-study: $(READY)  ## the miniature shows the trade-off, in its whole study
 	$(BIN)/python -m pytest -m study tests/run/test_study.py

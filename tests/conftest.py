@@ -109,6 +109,19 @@ def two_layers(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and described, but drawn only where a test says so: that takes most of a report's time."""
+    if "drawn" in request.keywords:
+        return
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Figure, target: object, **_: object) -> None:
+        target.write(b"<svg/>") if hasattr(target, "write") else target.write_bytes(b"")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture
 def fake() -> servers.FakeTime:
     """The time, for what waits between requests."""
     return servers.FakeTime()

@@ -317,9 +317,7 @@ def test_the_adapter_is_in_use(trained, tmp_path):
     ]
     files.write_jsonl(tmp_path / "mix" / "train.jsonl", rows)
     files.write_jsonl(tmp_path / "mix" / "validation.jsonl", [])
-    training.train(
-        TrainParams(run_dir=str(tmp_path), epochs=12.0, batch_size=8, micro_batch_size=8, learning_rate=2e-3)
-    )
+    training.train(TrainParams(run_dir=str(tmp_path), epochs=5.0, batch_size=8, micro_batch_size=8, learning_rate=8e-3))
     assert {row["response"] for row in answers(tmp_path, evaluation=["tiny-facts"])} == {"Never."}
 
 
@@ -349,7 +347,7 @@ def test_chat_template_is_that_of_training_and_its_turns_end_the_answers(tmp_pat
     files.write_jsonl(run / "mix" / "train.jsonl", rows)
     files.write_jsonl(run / "mix" / "validation.jsonl", [])
     asked = {"run_dir": str(run), "base_model": str(base), "template": "chat"}
-    record = training.train(TrainParams(**asked, epochs=12.0, batch_size=8, micro_batch_size=8, learning_rate=2e-3))
+    record = training.train(TrainParams(**asked, epochs=5.0, batch_size=8, micro_batch_size=8, learning_rate=8e-3))
     # Of each row "Never." with the token that ends it; of a conversation two of them.
     n_tokens = len(tokenizer("Never.", add_special_tokens=False)["input_ids"]) + 1
     assert record.supervised_tokens == {"test": (20 + 2 * 20) * n_tokens}

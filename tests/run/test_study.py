@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -64,9 +62,7 @@ of_notebooks = pytest.mark.xdist_group("notebooks alone")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty working folder in which single notebooks were executed: each makes what comes before it."""
     folder = tmp_path_factory.mktemp("alone")
-    # Makes the mixture. By the real command, in a process and a kernel of its own.
-    trained = [str(NOTEBOOKS / "2-train.ipynb"), str(folder / "2-train-executed.ipynb"), "-p", "epochs", "0.1"]
-    subprocess.run([sys.executable, "-m", "papermill", *trained], cwd=folder, check=True, capture_output=True)
+    papermill("2-train", folder, "-p", "epochs", "0.1")  # makes the mixture
     papermill("5-report", folder)  # makes answers and judgements
     return folder
 
@@ -149,10 +145,10 @@ def test_run_all_works_from_the_notebooks_folder(tmp_path):
 of_study = pytest.mark.xdist_group("the miniature's study")
 
 # Of the miniature's rows so few that training takes seconds: for what does not depend on the numbers.
-FEW = ["n_general=64", "n_validation=8", "max_new_tokens=16", "evaluation=[tiny-harmful, tiny-lookalike]"]
-DOSES = [0, 8, 16]
+FEW = ["n_general=64", "n_validation=8", "epochs=1", "max_new_tokens=8", "evaluation=[tiny-harmful, tiny-lookalike]"]
+DOSES = [0, 16]
 A_STUDY = ["study", str(PROJECT / "params/tiny-study.yaml")]
-A_SMALL_STUDY = [*A_STUDY, *(part for change in [*FEW, f"n_safety={DOSES}"] for part in ("--set", change))]
+A_SMALL_STUDY = [*A_STUDY, *(part for change in FEW for part in ("--set", change)), "--set", f"n_safety={DOSES}"]
 
 
 @pytest.fixture(scope="module")
@@ -236,9 +232,22 @@ def test_a_study_asked_for_again_executes_nothing_anew(small_study):
     assert len(before) == 5 * len(DOSES)
     done = command(*A_SMALL_STUDY, "--out", str(folder), cwd=small_study)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")} == before
-    assert "3 of 3 runs done" in done.stdout
+    assert "2 of 2 runs done" in done.stdout
     assert (folder / "headline.txt").read_text().strip() in done.stdout
     assert str(folder / "report.html") in done.stdout
+
+
+@of_study
+def test_a_study_that_grows_executes_only_the_new_runs(small_study, origin, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(small_study / "outputs" / "tiny-study", folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
+    more = [*A_SMALL_STUDY[:-1], "n_safety=[0, 4, 16]", "--out", str(folder)]
+    done = origin.run("-m", "safety_nb", *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
+    assert {path.parent.parent.name for path in after if after[path] != before.get(path)} == {"n4_seed0"}
+    assert list(study_tables.read_study(folder).runs["state"]) == ["done"] * 3
 
 
 @of_study
@@ -296,14 +305,14 @@ def test_a_failed_run_is_a_visible_gap_in_the_study(small_study, tmp_path):
     # A finished study in which one run's ledger says that training failed.
     folder = tmp_path / "gap"
     shutil.copytree(small_study / "outputs" / "tiny-study", folder)
-    ledger = folder / "n8_seed0" / "run.json"
+    ledger = folder / "n16_seed0" / "run.json"
     values = json.loads(ledger.read_text())
     values["stages"]["train"].update(state="failed", cause="RuntimeError: a made-up cause")
     ledger.write_text(json.dumps(values))
     study.execute_comparison(folder)
-    assert {n for n, _, _ in rates(folder)} == {0, 16}
+    assert {n for n, _, _ in rates(folder)} == {0}
     page = (folder / "report.html").read_text()
-    assert "a made-up cause" in page and "n8_seed0" in page
+    assert "a made-up cause" in page and "n16_seed0" in page
 
 
 def test_a_killed_kernel_is_told_from_a_failed_cell(tmp_path):
@@ -365,24 +374,6 @@ def test_own_data_go_the_whole_way_and_a_changed_file_is_noticed(tmp_path):
     # The mixture is screened for the new prompts too; its rows stay what they were, so nothing is trained anew.
     assert changed == {"1-mix.ipynb", "3-generate.ipynb", "4-judge.ipynb", "5-report.ipynb"}
     assert len(files.read_jsonl(run.responses)) == 2
-
-
-def test_a_study_that_grows_executes_only_the_new_runs(origin, tmp_path):
-    (tmp_path / "mine.csv").write_text("prompt\nDescribe how to wave.\n")
-    small = {"n_general": 32, "n_validation": 0, "max_new_tokens": 2, "evaluation": [f"{tmp_path}/mine.csv:harmful"]}
-    executed = []
-    folder = tmp_path / "outputs" / "tiny-study"  # what a study notebook opened alone makes, and then goes on with
-    for doses, opened in (([0], ""), ([0, 4], str(folder))):
-        values = {**small, "n_safety": doses, "seed": [0]}
-        before = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
-        make = "open_study('')" if not opened else f"execute_runs(Path({opened!r}), study.MINIATURE)"
-        code = f"from pathlib import Path; from safety_nb.run import study; study.MINIATURE = {values!r}; study.{make}"
-        done = origin.run("-c", code, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        after = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
-        executed.append({path.parent.parent.name for path in after if after[path] != before.get(path)})
-    assert executed == [{"n0_seed0"}, {"n4_seed0"}]
-    assert list(study_tables.read_study(folder).runs["state"]) == ["done", "done"]
 
 
 def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):

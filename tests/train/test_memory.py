@@ -203,12 +203,12 @@ def test_what_is_set_is_kept_and_what_cannot_fit_is_tried_as_small_as_can_be(cho
     assert "memory may run out" in open_.reason
 
 
-def test_memory_of_answers_holds_keys_and_values_of_every_beam():
-    config = models.outline("tiny").config
+def test_memory_of_answers_holds_keys_and_values_of_every_beam(two_layers):
+    config = models.outline(two_layers).config
     token = 2 * config.num_hidden_layers * config.hidden_size * 4  # keys and values in float32; heads are not shared
 
     def working(new_tokens: int, beams: int) -> int:
-        values = params(generation_batch_size=8, mode="paper" if beams == 4 else "greedy")
+        values = params(base_model=two_layers, generation_batch_size=8, mode="paper" if beams == 4 else "greedy")
         return generation_memory(values, 32, new_tokens).working
 
     for beams in (1, 4):

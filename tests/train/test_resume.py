@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import families
 import pandas as pd
 import pytest
 import torch
@@ -290,9 +291,9 @@ def test_out_of_memory_halves_the_packs_and_changes_no_number(tmp_path, monkeypa
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return losses(model, one, masked)
 
-    plain = small_run(tmp_path / "plain", lora_dropout=0.0)
+    plain = small_run(tmp_path / "plain", lora_dropout=0.0, epochs=1.0)
     training.train(plain)
-    small = small_run(tmp_path / "small", lora_dropout=0.0)
+    small = small_run(tmp_path / "small", lora_dropout=0.0, epochs=1.0)
     monkeypatch.setattr(packed_trainer, "token_losses", on_a_small_device)
     record = training.train(small)
     # From 2 x 256 tokens to 256 to 128.
@@ -304,8 +305,9 @@ def test_out_of_memory_halves_the_packs_and_changes_no_number(tmp_path, monkeypa
 
 
 def test_a_training_computes_at_once_what_fits_and_says_so(tmp_path, monkeypatch, capsys):
-    params = small_run(tmp_path, eval_steps=0, epochs=0.2)  # a step
-    rows = [len(encode_row(row, models.load_tokenizer("tiny"), 256).input_ids) for row in _rows(params)]
+    base = families.save("llama", tmp_path / "model")  # of two layers: each estimate is made in a second
+    params = small_run(tmp_path / "run", base_model=base, eval_steps=0, epochs=0.2)  # a step
+    rows = [len(encode_row(row, models.load_tokenizer(base), 256).input_ids) for row in _rows(params)]
     need = memory.training_memory(params.model_copy(update={"gradient_checkpointing": True}), max(rows), max(rows))
     monkeypatch.setattr(models, "free_memory", lambda: int(need.total / memory.TIGHT))
     model = []

@@ -7,27 +7,17 @@ import pandas as pd
 import pytest
 import studies
 from judgements import study as judged_study
-from matplotlib.figure import Figure
 from reports import tables_of
 
 from safety_nb.core import files, run_folder
 from safety_nb.report import study_tables, writing
 from safety_nb.report.findings import comparison
 
-pytestmark = pytest.mark.filterwarnings("error::FutureWarning", "error::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("error::FutureWarning", "error::RuntimeWarning"),
+    pytest.mark.usefixtures("undrawn"),
+]
 NEVER = float("nan")
-
-
-@pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Figures are made and described, but drawn only where a test says so: that takes most of a report's time."""
-    if "drawn" in request.keywords:
-        return
-
-    def savefig(figure, target, **_):
-        target.write(b"<svg/>") if hasattr(target, "write") else target.write_bytes(b"")
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def made(folder, values, answered, failed=(), n=10):

@@ -27,7 +27,7 @@ from safety_nb.report.findings.rates import summarise_run
 from safety_nb.report.pages.answers_page import answers_page
 from safety_nb.run import stages
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.lab]
 
 PHONES = (360, 390)
 MEGABYTES = 2_000_000

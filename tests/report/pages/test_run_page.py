@@ -8,6 +8,8 @@ from reports import a_run, a_study, answers, judgements, plain_run, plain_study
 from safety_nb.report.calibration.measures import AGREEMENT_COLUMNS
 from safety_nb.report.findings.rates import summarise_run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HOSTILE = (
     "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> **bold** [a](javascript:b) {{ 7*7 }}"
 )
@@ -68,6 +70,7 @@ def test_a_page_fits_a_phone_and_says_what_its_figures_show(make):
     assert make().count("<table") == make().count('<div class="scroll"')
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("make", [a_run, a_study])
 def test_a_page_is_reproducible(make):
     assert make() == make()
