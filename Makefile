@@ -1,8 +1,10 @@
 # Few commands, all in the environment .venv that the first of them makes. `make help` lists them.
 
 PYTHON ?= python3
-# Two runs, or processes of tests, at a time at most: each trains on a core of its own and holds a model in memory.
+# Two runs at a time at most: each trains on a core of its own and holds a model in memory.
 JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ "$$cores" -lt 2 ] && echo "$$cores" || echo 2)
+# One more process of tests than cores: there is always one that waits for a kernel, a server or a disk.
+PROCESSES ?= $(shell expr $(JOBS) + 1)
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -37,13 +39,13 @@ seeds: $(READY)  ## the same over three seeds, for intervals that cover the trai
 
 # Tests that share what is dear stay in one process, in the order of tests/conftest.py: the long ones first.
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 test-install: $(READY)  ## the wheel, installed with all that it asks for into a bare environment, used from an empty folder
 	$(BIN)/python -m pytest -m install tests/test_install.py
 
 test-lab: $(READY)  ## reports with hostile text, and the widgets of a real JupyterLab, in a browser
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m lab tests/report tests/judge
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m lab tests/report tests/judge
 
 test-study: $(READY)  ## the miniature shows the trade-off, in its whole study
 	$(BIN)/python -m pytest -m study tests/run/test_study.py
@@ -52,7 +54,7 @@ test-real: $(READY)  ## real language models, in the folders that SAFETY_NB_REAL
 	$(BIN)/python -m pytest -m real tests/test_real_models.py
 
 shuffle: $(READY)  ## the tests of `make test` three times, in random order
-	for round in 1 2 3; do $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -p randomly || exit 1; done
+	for round in 1 2 3; do $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -p randomly || exit 1; done
 
 soak: $(READY)  ## the long tests: runs killed at twenty moments, the whole study, coverage of the intervals, odd inputs (an hour)
 	$(BIN)/python -m pytest -m soak

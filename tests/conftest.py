@@ -1,6 +1,7 @@
 """What all tests share: when tests that need a GPU or a browser run, and that no test downloads anything."""
 
 import contextlib
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,8 +13,13 @@ import servers
 
 from safety_nb.run import fork_server
 
+# What is imported stays: searching it for garbage over and over takes a sixth of the time of trainings. Enabled again,
+# without what is there by then, when all tests are collected.
+gc.disable()
 # Set before any test imports the hub's client, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# As in the kernels of a run: without it bitsandbytes imports a compiler, for two seconds.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 # Several processes of tests have a core each. Before torch and numpy are imported, for it is read then.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,6 +46,8 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         pytest.exit("pytest-xdist heeds no groups with this pytest: every process would make what tests share", 3)
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import families
@@ -13,7 +14,7 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.data import mixing
-from safety_nb.train import models, packed_trainer, training
+from safety_nb.train import models, packed_trainer, records, training
 from safety_nb.train.encoding import IGNORED, encode_row
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -125,15 +126,38 @@ def test_prompt_tokens_carry_no_loss():
     assert by_position.mean().item() != pytest.approx(expected.item(), rel=1e-2)  # the prompt would have counted
 
 
-def test_the_trainer_is_given_labels_on_answers_only(tmp_path):
-    params = small_run(tmp_path)
-    rows = files.read_jsonl(run_folder.open_run(params.run_dir).train_rows)
+@dataclass(frozen=True)
+class Trained:
+    """A short training: its run, what it recorded, and how many rows its metrics had each time they were shown."""
+
+    params: TrainParams
+    run: run_folder.RunFolder
+    record: records.TrainingRecord
+    lengths: list[int]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    torch.set_num_threads(1)
+    params = small_run(tmp_path_factory.mktemp("trained"), optimizer="auto")
+    run = run_folder.open_run(params.run_dir)
+    # Two sources, as where demonstrations are held out too.
+    held_out = [
+        row | {"source": f"half {place % 2}"} for place, row in enumerate(files.read_jsonl(run.validation_rows))
+    ]
+    files.write_jsonl(run.validation_rows, held_out)
+    lengths = []
+    record = training.train(params, on_metrics=lambda table: lengths.append(len(table())))
+    return Trained(params, run, record, lengths)
+
+
+def test_the_trainer_is_given_labels_on_answers_only(trained):
+    rows = files.read_jsonl(trained.run.train_rows)
     tokenizer = models.load_tokenizer("tiny")
-    record = training.train(params)
     # Answer tokens and one end token a row, counted apart from the product's encoding.
     expected = sum(len(tokenizer(row["output"], add_special_tokens=False)["input_ids"]) + 1 for row in rows)
-    assert sum(record.supervised_tokens.values()) == expected
-    assert set(record.supervised_tokens) == {"tiny-general", "tiny-safety"}
+    assert sum(trained.record.supervised_tokens.values()) == expected
+    assert set(trained.record.supervised_tokens) == {"tiny-general", "tiny-safety"}
 
 
 def test_training_learns_and_leaves_what_it_says(tmp_path):
@@ -159,17 +183,11 @@ def test_training_learns_and_leaves_what_it_says(tmp_path):
     assert (run.adapter / "adapter_model.safetensors").is_file()
 
 
-def test_the_loss_of_each_validation_row_is_kept(tmp_path):
+def test_the_loss_of_each_validation_row_is_kept(trained):
     from peft import PeftModel
 
-    params = small_run(tmp_path)
-    run = run_folder.open_run(params.run_dir)
-    # Two sources, as where demonstrations are held out too.
-    held_out = [
-        row | {"source": f"half {place % 2}"} for place, row in enumerate(files.read_jsonl(run.validation_rows))
-    ]
-    files.write_jsonl(run.validation_rows, held_out)
-    record = training.train(params)
+    params, run, record = trained.params, trained.run, trained.record
+    held_out = files.read_jsonl(run.validation_rows)
     rows = files.read_jsonl(run.validation_losses)
     assert [(row["id"], row["source"]) for row in rows] == [(row["id"], row["source"]) for row in held_out]
     tokenizer = models.load_tokenizer("tiny")
@@ -366,10 +384,9 @@ def test_logging_to_what_is_installed_is_no_error(monkeypatch):
     training.check_report_to("none")
 
 
-def test_the_optimizer_is_chosen_by_the_device_and_recorded(tmp_path):
-    record = training.train(small_run(tmp_path, optimizer="auto"))
+def test_the_optimizer_is_chosen_by_the_device_and_recorded(trained):
     expected = "paged_adamw_8bit" if torch.cuda.is_available() else "adamw_torch"
-    assert record.values["optimizer"] == expected
+    assert trained.record.values["optimizer"] == expected
 
 
 def test_the_record_has_every_value_after_the_recipe(tmp_path):
@@ -380,11 +397,9 @@ def test_the_record_has_every_value_after_the_recipe(tmp_path):
     assert (values["lora_r"], values["lora_targets"], values["cutoff"]) == (4, ["q_proj", "v_proj"], 128)
 
 
-def test_metrics_are_there_after_every_step(tmp_path):
-    lengths = []
-    training.train(small_run(tmp_path), on_metrics=lambda table: lengths.append(len(table())))
+def test_metrics_are_there_after_every_step(trained):
     # 40 rows in batches of 8: 5 steps, and a validation at the end.
-    assert lengths[:5] == [1, 2, 3, 4, 5] and set(lengths[5:]) == {5}
+    assert trained.lengths[:5] == [1, 2, 3, 4, 5] and set(trained.lengths[5:]) == {5}
 
 
 def test_the_commit_of_a_model_from_the_hub_is_known(tmp_path, monkeypatch):
