@@ -103,14 +103,14 @@ def likeliest(model, context: list[int], choices: list[list[int]]) -> int:
 def test_the_harness_finds_right_what_plain_likelihoods_find_right(run, tmp_path):
     # Here with the adapter beside the 4-bit weights, there merged; here tokens as in training, one answer at a time.
     model, tokenizer = models.load_answering("tiny", run.adapter, merge=False), models.load_tokenizer("tiny")
-    write_task(tmp_path, "words", words(24))
+    write_task(tmp_path, "words", words(12))
     asked = {}
     for name in world.TASKS:
         between = "" if name == "tiny-facts-choice" else " "
-        for place, row in enumerate(world.task_rows(name)[:24]):
+        for place, row in enumerate(world.task_rows(name)[:12]):
             context = encoding.encode_prompt(templates.render(row["prompt"]) + row["lead"], tokenizer)
             asked[name, str(place)] = (context, between, row)
-    for place, row in enumerate(words(24)):
+    for place, row in enumerate(words(12)):
         asked["words", str(place)] = (tokenizer(row["prompt"])["input_ids"], " ", row)
     expected = {}
     for key, (context, between, row) in asked.items():
@@ -118,12 +118,12 @@ def test_the_harness_finds_right_what_plain_likelihoods_find_right(run, tmp_path
         place = likeliest(model, context, choices)
         expected[key] = (row["choices"][place], row["choices"][row["answer"]], int(place == row["answer"]))
 
-    table = measure(run, tasks=[*world.TASKS, "words"], tasks_dir=str(tmp_path), limit=24)
+    table = measure(run, tasks=[*world.TASKS, "words"], tasks_dir=str(tmp_path), limit=12)
     answers = capabilities.read(run)
     found = {(row.task, row.item): (row.chosen, row.gold, row.correct) for row in answers.itertuples()}
     assert found == expected
     by_hand = {
-        name: sum(right for (task, _), (_, _, right) in expected.items() if task == name) / 24 for name, _ in expected
+        name: sum(right for (task, _), (_, _, right) in expected.items() if task == name) / 12 for name, _ in expected
     }
     assert dict(zip(table["task"], table["accuracy"], strict=True)) == pytest.approx(by_hand)
     assert 0 < by_hand["words"] < 1  # or the above would show little

@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with an adapter, trained for long enough to answer in sentences that end."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
-    mixing.mix(MixParams(run_dir=str(folder), n_general=160, n_safety=0, n_validation=0))
+    mixing.mix(MixParams(run_dir=str(folder), n_general=96, n_safety=0, n_validation=0))
     training.train(TrainParams(run_dir=str(folder), epochs=2.0))
     return folder
 

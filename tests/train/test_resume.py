@@ -181,20 +181,20 @@ def _of_another_shape(path: Path) -> None:
     ("name", "spoil"),
     [
         ("optimizer.pt", _evil),
-        ("scheduler.pt", _evil),
+        pytest.param("scheduler.pt", _evil, marks=pytest.mark.soak),
         ("rng_state.pth", _evil),
-        ("optimizer.pt", lambda path: path.write_bytes(path.read_bytes()[:1000])),
+        pytest.param("optimizer.pt", lambda path: path.write_bytes(path.read_bytes()[:1000]), marks=pytest.mark.soak),
         ("optimizer.pt", _of_another_shape),
         ("scheduler.pt", lambda path: torch.save([1, 2], path)),
-        ("rng_state.pth", lambda path: path.write_bytes(b"")),
-        ("rng_state.pth", Path.unlink),
-        ("adapter_model.safetensors", lambda path: path.write_bytes(b"{}")),
-        ("trainer_state.json", lambda path: path.write_text("[]")),
+        pytest.param("rng_state.pth", lambda path: path.write_bytes(b""), marks=pytest.mark.soak),
+        pytest.param("rng_state.pth", Path.unlink, marks=pytest.mark.soak),
+        pytest.param("adapter_model.safetensors", lambda path: path.write_bytes(b"{}"), marks=pytest.mark.soak),
+        pytest.param("trainer_state.json", lambda path: path.write_text("[]"), marks=pytest.mark.soak),
         (
             "trainer_state.json",
             lambda path: path.write_text(path.read_text().replace('"global_step": 2', '"global_step": 3')),
         ),
-        ("memory.json", lambda path: path.write_text('{"of": "another form"}')),
+        pytest.param("memory.json", lambda path: path.write_text('{"of": "another form"}'), marks=pytest.mark.soak),
         ("memory.json", lambda path: path.write_text('{"a":' * 100_000)),
     ],
 )
@@ -403,7 +403,9 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path, mon
 
 
 def test_a_learning_rate_that_is_too_high_stops_the_training(tmp_path):
-    params = small_run(tmp_path, learning_rate=0.9, epochs=20.0, checkpoint_steps=0, eval_steps=0)
+    values = {"learning_rate": 0.9, "epochs": 100.0, "batch_size": 2, "checkpoint_steps": 0, "eval_steps": 0}
+    mixing.mix(MixParams(run_dir=str(tmp_path), n_general=4, n_safety=0, n_validation=0))
+    params = TrainParams(run_dir=str(tmp_path), **values)
     with pytest.raises(packed_trainer.TrainingDiverged, match="lower learning_rate"):
         training.train(params)
 
