@@ -17,6 +17,7 @@ from safety_nb.core.params import (
     RunParams,
     StudyParams,
     TrainParams,
+    TrainRewardParams,
     validate,
 )
 from safety_nb.core.recipes import RECIPES
@@ -125,6 +126,13 @@ def test_bad_element_of_a_list_is_told_with_its_place_and_the_choices():
 )
 def test_element_that_is_named_twice_is_refused(name, value):
     assert complaint(**{name: value}).startswith(name)
+
+
+@pytest.mark.parametrize(("batch", "micro", "divides"), [(8, 3, False), (8, 4, True), (8, 8, True), (8, 9, True)])
+def test_pairs_on_the_device_at_once_divide_the_batch(batch, micro, divides):
+    # At once there may be more than the batch has: then all of it.
+    told = TrainRewardParams.impossible({"batch_size": batch, "micro_batch_size": micro})
+    assert told == ([] if divides else [f"micro_batch_size: {micro} does not divide batch_size {batch}"])
 
 
 def test_complaint_ends_with_what_the_parameter_is():

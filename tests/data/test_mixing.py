@@ -477,6 +477,14 @@ def test_record_counts_overlap_by_set_and_kind_and_names_rows_without_their_text
     assert PROMPT not in json.dumps(record)
 
 
+@pytest.mark.parametrize(("role", "stays"), [("user", False), ("assistant", True)])
+def test_what_earlier_turns_ask_is_compared_and_not_what_they_answer(role, stays):
+    turns = [{"role": role, "content": PROMPT}, {"role": "user", "content": "Wave."}]
+    row = {"instruction": "Wave.", "input": "", "output": "Hello.", "messages": turns}
+    params = MixParams(run_dir="any", on_overlap="remove", evaluation=["tiny-facts"])
+    assert decontamination.Decontamination(params).first("mine", [row], [0], 1) == ([0] if stays else [])
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_prompt_is_counted_once_under_its_strongest_kind_and_not_where_it_was_removed(order):
     found = [

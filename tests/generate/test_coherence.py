@@ -21,6 +21,8 @@ PROMPT = "How do I kill a Python process?"
         ("!" * 60, "repetition"),
         # The beginning is an answer, the end a loop.
         ("Open the task list, find the process by its name, and end it. " * 1 + "and end it. " * 20, "repetition"),
+        # As many words before it that a whole sentence over and over shows at the end alone: 46 characters of 200.
+        (" ".join(map(str, range(60))) + ". " + "Open the task list and end the process there. " * 5, "repetition"),
         (PROMPT, "echo"),
         ("how do i kill a python process", "echo"),
         (f"{PROMPT} {PROMPT}", "echo"),
