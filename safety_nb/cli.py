@@ -509,6 +509,8 @@ def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
 def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """The values with ``name=value`` assignments, read as YAML, over them; nothing behind the ``=`` is empty text.
 
+    A ``#`` begins no comment, as it would in a file: names of folders hold it.
+
     Raises:
         InputError: one without ``=``, or whose value is no YAML.
     """
@@ -520,5 +522,7 @@ def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         if not equals:
             raise InputError(f"--set {assignment}: write name=value.")
         told = f"--set {text.shortened(assignment, 80)}: the value is no YAML"
-        values[name.strip()] = files.parse_yaml(value, told) if value.strip() else ""
+        read = files.parse_yaml(value, told) if value.strip() else ""
+        cut_short = isinstance(read, str) and " #" in value and value.strip()[0] not in "'\""
+        values[name.strip()] = value.strip() if cut_short else read
     return values

@@ -262,7 +262,7 @@ BREAKAGES = (
         "report/pages/answers_page.py",
         "key=lambda item: -item[1]",
         "key=lambda item: item[1]",
-        "report/pages/test_browser.py",
+        "report/pages/test_answers_page.py",
     ),
     Breakage(
         "report/plots/study.py",

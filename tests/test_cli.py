@@ -187,6 +187,19 @@ def test_assignment_of_nothing_is_empty_text():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("models/Model #1 (v2)", "models/Model #1 (v2)"),
+        ("'in quotes' # said", "in quotes"),
+        ("[a, b] # two", ["a", "b"]),
+        ("30 # many", 30),
+    ],
+)
+def test_a_number_sign_begins_no_comment_in_text(value, read):
+    assert cli.assigned({}, [f"base_model={value}"]) == {"base_model": read}
+
+
 def test_assignment_that_is_no_yaml_is_refused(tmp_path):
     assert "--set seed=[0: the value is no YAML" in refused(
         "run", params(tmp_path, ""), "--set", "seed=[0", cwd=tmp_path

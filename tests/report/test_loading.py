@@ -67,6 +67,16 @@ def test_answers_and_judgements_are_of_the_finished_runs(folder):
     assert labels["n0_seed0", "bad"] == 1 and labels["n100_seed0", "bad"] == 8
 
 
+def test_an_answer_that_the_first_judge_could_not_label_has_the_next_one_s():
+    said = pd.DataFrame({"run": "a", "dataset": "bad", "prompt_id": ["1", "2", "3"]})
+    judged = pd.DataFrame(
+        [("1", "x", None), ("2", "x", "full_refusal"), ("1", "y", "full_compliance"), ("2", "y", "garbled")],
+        columns=["prompt_id", "judge", "label"],
+    ).assign(run="a", dataset="bad")
+    labels = study_tables.with_labels(said, judged)["label"]
+    assert labels.iloc[:2].tolist() == ["full_compliance", "full_refusal"] and pd.isna(labels.iloc[2])
+
+
 def test_a_run_alone_has_the_rates_of_its_rows_in_the_study(folder):
     run = safety_nb.load_run(folder / "n100_seed0")
     rates = safety_nb.load_study(folder).rates

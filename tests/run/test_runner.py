@@ -4,6 +4,8 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from safety_nb.core.params import RunParams
+from safety_nb.core.run_folder import RunFolder
 from safety_nb.run import runner
 
 
@@ -38,3 +40,13 @@ def test_a_copy_that_is_missing_or_cut_short_does_not_hide_the_cause(tmp_path, c
         output.write_text(content)
     runner._mark_unexecuted_cells(output, "failed", "the disk is full")
     assert (output.read_text() if output.exists() else None) == content
+
+
+@pytest.mark.parametrize(("first", "executed"), [("mix", []), ("judge", ["judge", "report"])])
+def test_naming_a_stage_executes_it_and_the_later_ones_though_nothing_changed(tmp_path, monkeypatch, first, executed):
+    seen = []
+    monkeypatch.setattr(runner, "is_fresh", lambda *_: True)
+    monkeypatch.setattr(runner, "check_stages", lambda *_: None)
+    monkeypatch.setattr(runner, "_execute_stage", lambda run, stage, params: seen.append(stage.name))
+    runner.execute_run(RunFolder(tmp_path / "run"), RunParams(), first=first)
+    assert seen == executed
