@@ -41,7 +41,9 @@ def write(path: Path, table: "pd.DataFrame") -> None:
         files.write_csv(path, table.transform(_as_cells))
     elif path.suffix == ".jsonl":
         rows = ({name: _as_json(value) for name, value in row.items()} for row in table.to_dict("records"))
-        files.write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+        files.write_text(
+            path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False, default=str) + "\n" for row in rows)
+        )
     else:
         with files.replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
@@ -59,6 +61,10 @@ def check_fits(path: Path, table: "pd.DataFrame") -> None:
     """Check that a file's format can hold a table, before work is done on it. Raises InputError."""
     import pyarrow
 
+    if path.suffix == ".jsonl":
+        for name in table:
+            if any(_is_infinite(value) for value in table[name]):
+                raise InputError(f"--out: JSON has no infinity, which column {name!r} holds; write .csv or .parquet.")
     if path.suffix != ".parquet":
         return
     try:
@@ -78,7 +84,17 @@ def _as_cells(column: "pd.Series") -> "pd.Series":
     return pd.Series(cells, column.index, object)
 
 
+def _is_infinite(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_is_infinite, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and math.isinf(value)
+
+
 def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_json(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_json(each) for each in value]
     if isinstance(value, float) and math.isnan(value):
         return None
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else value

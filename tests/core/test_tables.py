@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -100,6 +101,19 @@ def test_dates_of_parquet_are_dates_of_json(tmp_path):
     pd.DataFrame({"at": [day], "on": [day.date()]}).to_parquet(tmp_path / "t.parquet")
     tables.write(tmp_path / "out.jsonl", tables.read(tmp_path / "t.parquet"))
     assert json.loads((tmp_path / "out.jsonl").read_text()) == {"at": "2024-03-01T12:00:00", "on": "2024-03-01"}
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, [1.0, {"deep": math.inf}]])
+def test_infinity_is_told_before_json_lines_are_written(value, tmp_path):
+    table = pd.DataFrame({"id": [1], "weight": [value]})
+    with pytest.raises(InputError, match="JSON has no infinity, which column 'weight' holds; write .csv or .parquet"):
+        tables.check_fits(tmp_path / "a.jsonl", table)
+    tables.check_fits(tmp_path / "a.csv", table)
+
+
+def test_a_nan_inside_a_list_is_null(tmp_path):
+    tables.write(tmp_path / "a.jsonl", pd.DataFrame({"x": [[1.0, math.nan]]}))
+    assert (tmp_path / "a.jsonl").read_text() == '{"x": [1.0, null]}\n'
 
 
 @pytest.mark.parametrize("values", [["a", 1], [10**30], [{}]])
