@@ -15,3 +15,13 @@ def test_breakages_are_spread_over_all_rooms():
     rooms = {path.parent.name for path in (breakages.ROOT / "safety_nb").glob("*/__init__.py")}
     assert {one.module.split("/")[0] for one in breakages.BREAKAGES} - {"cli.py"} == rooms
     assert len(breakages.BREAKAGES) >= 40
+
+
+def test_the_table_names_each_breakage_and_a_test_that_there_is():
+    lines = (breakages.ROOT / "CONTRIBUTING.md").read_text().partition("\n## Breakages\n")[2].splitlines()
+    rows = [line.strip("|` ").split("` | `") for line in lines if line.startswith("| `")]
+    expected = {(one.module, " ".join(one.broken.split()).replace("|", "\\|")) for one in breakages.BREAKAGES}
+    assert {(module, broken) for module, broken, _ in rows} == expected
+    tests = "".join(path.read_text() for path in (breakages.ROOT / "tests").rglob("test_*.py"))
+    for _, _, test in rows:
+        assert f"def {test}(" in tests, test

@@ -1,6 +1,7 @@
 """How long a run is estimated to take: what it computes is counted in tokens, and seconds add up."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,6 +76,18 @@ def test_forked_notebooks_share_their_imports():
     # 10 s of imports and 5 notebooks a run, of 1.2 s forked and of 3.4 s plain.
     assert timing.notebook_seconds(10, forked=True, runs=2) == pytest.approx(10 + 2 * 5 * 1.2)
     assert timing.notebook_seconds(10, forked=False, runs=2) == pytest.approx(2 * (10 + 5 * 3.4))
+
+
+def test_time_of_a_token_is_free_of_what_reading_the_prompts_takes(tokenizer, monkeypatch):
+    written = []
+    model = SimpleNamespace(device="cpu", config=SimpleNamespace(), generate=lambda **asked: written.append(asked))
+
+    def timed(function) -> float:
+        function()
+        return 5.0 + 0.25 * written[-1]["max_new_tokens"]  # seconds: to read, and for each token
+
+    monkeypatch.setattr(timing, "_timed", timed)
+    assert timing._answer_step(params(), model, tokenizer, ["Why?"]) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("r", [2, 4])
