@@ -38,7 +38,7 @@ seeds: $(READY)  ## the same over three seeds, for intervals that cover the trai
 	$(BIN)/safety-nb study params/tiny-study-seeds.yaml --jobs $(JOBS)
 
 # Tests that share what is dear stay in one process, in the order of tests/conftest.py: the long ones first.
-test: $(READY)  ## all tests
+test: $(READY)  ## the tests but for those below
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 test-install: $(READY)  ## the wheel, installed with all that it asks for into a bare environment, used from an empty folder

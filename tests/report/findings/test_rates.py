@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from judgements import judged, study, table_of
@@ -10,6 +11,7 @@ from safety_nb.report.findings.rates import (
     aggregate,
     difference_text,
     endings,
+    matrix,
     metric_values,
     summarise_run,
 )
@@ -166,3 +168,19 @@ def test_endings_are_counted_by_set():
 
 def test_no_difference_has_no_sign_of_its_own():
     assert difference_text(-0.0, -0.04, 0.04) == "+0.0 (+0.0 to +0.0)"
+
+
+@pytest.mark.parametrize("columns", [["seed", "prompt_id", "value"], ["prompt_id", "value"]])
+def test_matrix_is_the_pivot_table_of_the_values(columns):
+    # Some prompts several times or never, some values missing, rows in any order.
+    generator = np.random.default_rng(0)
+    values = pd.DataFrame(
+        {
+            "seed": generator.integers(0, 3, 60),
+            "prompt_id": generator.choice(list("abcdefgh"), 60),
+            "value": np.where(generator.random(60) < 0.3, np.nan, generator.random(60)),
+        }
+    )[columns]
+    whole = values if "seed" in columns else values.assign(seed=0)
+    expected = whole.pivot_table(index="seed", columns="prompt_id", values="value", dropna=False, sort=False)
+    pd.testing.assert_frame_equal(matrix(values), expected)
