@@ -6,6 +6,7 @@ Exit status 0 done, 1 a stage failed, 2 bad input, 130 interrupted (Ctrl-C or SI
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import time
@@ -509,7 +510,7 @@ def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
 def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """The values with ``name=value`` assignments, read as YAML, over them; nothing behind the ``=`` is empty text.
 
-    A ``#`` begins no comment, as it would in a file: names of folders hold it.
+    In text without quotes a ``#`` begins no comment, as it would in a file: names of folders hold it.
 
     Raises:
         InputError: one without ``=``, or whose value is no YAML.
@@ -522,7 +523,8 @@ def assigned(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         if not equals:
             raise InputError(f"--set {assignment}: write name=value.")
         told = f"--set {text.shortened(assignment, 80)}: the value is no YAML"
-        read = files.parse_yaml(value, told) if value.strip() else ""
-        cut_short = isinstance(read, str) and " #" in value and value.strip()[0] not in "'\""
-        values[name.strip()] = value.strip() if cut_short else read
+        value = value.strip()
+        read = files.parse_yaml(value, told) if value else ""
+        commented = re.search("(^| )#", value) and not value.startswith(("'", '"'))
+        values[name.strip()] = value if commented and isinstance(read, str | None) else read
     return values

@@ -191,6 +191,7 @@ def test_assignment_of_nothing_is_empty_text():
     ("value", "read"),
     [
         ("models/Model #1 (v2)", "models/Model #1 (v2)"),
+        ("#1", "#1"),
         ("'in quotes' # said", "in quotes"),
         ("[a, b] # two", ["a", "b"]),
         ("30 # many", 30),

@@ -49,6 +49,9 @@ class Forker:
     """The process that is forked, as seen by the one that asks for kernels.
 
     It begins with its imports at once, and ends with the process that started it, at the latest.
+
+    Args:
+        program: what Python executes as this process, which has to call ``main``; by default this module.
     """
 
     def __init__(self, *program: str) -> None:

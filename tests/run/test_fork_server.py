@@ -61,6 +61,11 @@ def test_nothing_of_one_kernel_reaches_the_next(forker):
     assert told == "False False"
 
 
+def test_a_kernel_collects_garbage_but_does_not_search_the_imports_for_it(forker):
+    told = run("import gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000)")
+    assert told == "True True"
+
+
 def test_a_kernel_gets_the_environment_and_the_folder_of_the_moment(forker, tmp_path, monkeypatch):
     monkeypatch.setenv("SET_AFTER_THE_FORKER_STARTED", "yes")
     told = run("import os; print(os.environ['SET_AFTER_THE_FORKER_STARTED'], os.getcwd())", path=str(tmp_path))

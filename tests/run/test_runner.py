@@ -4,6 +4,7 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from safety_nb.core import run_folder
 from safety_nb.core.params import RunParams
 from safety_nb.core.run_folder import RunFolder
 from safety_nb.run import runner
@@ -50,3 +51,18 @@ def test_naming_a_stage_executes_it_and_the_later_ones_though_nothing_changed(tm
     monkeypatch.setattr(runner, "_execute_stage", lambda run, stage, params: seen.append(stage.name))
     runner.execute_run(RunFolder(tmp_path / "run"), RunParams(), first=first)
     assert seen == executed
+
+
+def test_an_interrupt_in_the_moment_a_stage_begins_is_told(tmp_path, monkeypatch):
+    run, record = RunFolder(tmp_path / "run"), run_folder.record_stage
+
+    def interrupted(run: RunFolder, name: str, **facts: object) -> None:
+        record(run, name, **facts)
+        if facts["state"] == "running":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder, "record_stage", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.execute_run(run, RunParams())
+    entry = run_folder.read_ledger(run)["stages"]["mix"]
+    assert (entry["state"], entry["cause"]) == ("killed", "interrupted")

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -174,9 +176,10 @@ def check_trade_off(folder: Path) -> None:
 
 
 @pytest.mark.study
-def test_the_miniature_shows_the_trade_off(origin, tmp_path):
-    # As README's first command does.
-    done = origin.run("-m", "safety_nb", *A_STUDY, "--jobs", "2", "--out", "study", cwd=tmp_path)
+def test_the_miniature_shows_the_trade_off(tmp_path):
+    # As README's first command does, in processes of its own that nobody forked.
+    study_command = [sys.executable, "-m", "safety_nb", *A_STUDY, "--jobs", "2", "--out", "study"]
+    done = subprocess.run(study_command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     check_trade_off(tmp_path / "study")
 
@@ -277,6 +280,22 @@ def test_status_shows_the_runs_of_a_study(small_study):
         (line,) = [line for line in shown.splitlines() if line.startswith(f"n{n}_seed0 ")]
         # Five finished stages, each with its minutes and seconds.
         assert len(re.findall(r"\b\d+:\d\d\b", line)) == 5
+
+
+def test_without_a_study_the_notebook_makes_the_miniatures_where_it_is_missing(tmp_path, monkeypatch):
+    made = []
+
+    def execute_runs(folder: Path, values: dict, **_: object) -> list[str]:
+        made.append((folder, values))
+        files.write_text(folder / "study.yaml", "seed: 0")
+        return []
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "execute_runs", execute_runs)
+    folder = study.open_study("")
+    assert (folder.resolve(), study.open_study("elsewhere")) == (tmp_path / "outputs/tiny-study", Path("elsewhere"))
+    study.open_study("")
+    assert made == [(folder, study.MINIATURE)]  # once
 
 
 def test_the_default_study_is_that_of_the_parameter_file():

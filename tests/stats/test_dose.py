@@ -46,6 +46,13 @@ def test_fit_of_many_rows_is_that_of_scipy_for_each(falling):
         assert dose._isotonic(rows, weights, falling) == pytest.approx(np.array(expected), abs=1e-11)
 
 
+def test_a_rate_that_is_the_target_itself_stays_so():
+    # Unrounded, sums and differences of doubles make 0.05000000000000006 of the last: above the target.
+    weights = np.array([7.0, 9.0, 11.0])
+    for rates in ([0.05] * 3, [0.9, 0.9, 0.05], [0.9, 0.3, 0.05]):
+        assert dose._isotonic(np.array(rates), weights, falling=True)[-1] == 0.05
+
+
 def test_fit_weighs_by_judged_answers():
     # 40 of 100 and 10 of the 25 judged... as 0.2 of 100 and 0.4 of 25 falling: (20 + 10) / 125.
     second = flags(10)
