@@ -269,7 +269,7 @@ def _isotonic(rates: np.ndarray, weights: np.ndarray, falling: bool) -> np.ndarr
     all means from a place before N to one after it. Thousands of rows of a few N are quicker so than one by one.
     """
     if falling:
-        return -_isotonic(-rates, weights, falling=False)
+        return 0.0 - _isotonic(-rates, weights, falling=False)  # of none 0, and not -0
     summed = np.concatenate([np.zeros_like(rates[..., :1]), np.cumsum(rates * weights, axis=-1)], axis=-1)
     weight = np.concatenate([[0.0], np.cumsum(weights)])
     means = np.full((rates.shape[-1], *rates.shape), np.inf)  # from, ..., to

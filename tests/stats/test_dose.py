@@ -46,6 +46,14 @@ def test_fit_of_many_rows_is_that_of_scipy_for_each(falling):
         assert dose._isotonic(rows, weights, falling) == pytest.approx(np.array(expected), abs=1e-11)
 
 
+@pytest.mark.parametrize("falling", [True, False])
+def test_a_rate_of_none_has_no_sign(falling):
+    # -0.0 would be told as "-0 %".
+    fitted = fit([0, 10, 20], [flags(0)] * 3, falling)
+    for values in (fitted.fitted, fitted.low):
+        assert values.tolist() == [0, 0, 0] and not np.signbit(values).any()
+
+
 def test_a_rate_that_is_the_target_itself_stays_so():
     # Unrounded, sums and differences of doubles make 0.05000000000000006 of the last: above the target.
     weights = np.array([7.0, 9.0, 11.0])
