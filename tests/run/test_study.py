@@ -410,7 +410,7 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
 # --- real data ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("real data")
+@pytest.mark.study
 @pytest.mark.skipif("SAFETY_NB_DATA" not in os.environ, reason="needs SAFETY_NB_DATA: a folder of the public data sets")
 def test_real_data_goes_the_whole_way(tmp_path):
     # Little of params/real-data-tiny.yaml, whose full size is for people: the path is the same.
