@@ -299,6 +299,13 @@ def test_study_without_a_swept_parameter_is_refused(tmp_path):
     assert message.startswith("Error: A study needs at least one parameter with a list of values")
 
 
+def test_a_judge_that_is_to_decide_and_does_not_judge_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text("n_safety: [0, 30]\ndecided_by: delivery\njudges: [refusal, reference]\n")
+    answer = safety_nb("study", "mine.yaml", cwd=tmp_path)
+    assert answer.returncode == 2 and "'delivery' is none of the judges that can decide" in answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
 def test_mistake_in_all_runs_of_a_study_is_told_once(tmp_path):
     message = refused("study", params(tmp_path, "seed: [0, 1, 2]\nn_saftey: 3"), cwd=tmp_path)
     assert message == "Error: n_saftey: no such parameter; did you mean 'n_safety'?\n"

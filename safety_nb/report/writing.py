@@ -14,6 +14,7 @@ from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
+from safety_nb.report.findings import deciding
 from safety_nb.report.findings.comparison import Comparison
 from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
 from safety_nb.report.pages import paper_tables
@@ -43,9 +44,12 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     run_folder.require(run, ["judgements.jsonl"], maker="judge")
     mixture = files.read_record(run.mixture, study_tables.MIXTURE)
     judgements = pd.DataFrame(files.read_jsonl(run.judgements, study_tables.JUDGEMENT))
+    responses = pd.DataFrame(files.read_jsonl(run.responses, study_tables.ANSWER))
+    roles = sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"])))
+    decision = deciding.decide(judgements["judge"])
+    judgements = deciding.deliveries(judgements, roles, decision)
     table = summarise_run(judgements, run.root.name, mixture[N_SAFETY], mixture["seed"])
     files.write_csv(run.summary, table)
-    responses = pd.DataFrame(files.read_jsonl(run.responses, study_tables.ANSWER))
     # The first judge that labelled a response gives the label shown beside it.
     keys = [name for name in ("dataset", "prompt_id", "sample") if name in judgements]
     labels = judgements.drop_duplicates(keys)[[*keys, "label"]]
@@ -58,8 +62,9 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
         summary=table,
         answers=responses.merge(labels, how="left", on=keys),
         generation=files.read_json(run.generation) if run.generation.is_file() else {},
-        roles=sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"]))),
+        roles=roles,
         samples=params.report_samples,
+        stances=deciding.stance_by_delivery(judgements.assign(**{N_SAFETY: mixture[N_SAFETY]}), roles, decision),
     )
     files.write_text(run.report, page)
     return table
@@ -114,7 +119,7 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
     """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex`` and ``headline.txt``."""
     files.write_csv(folder / "summary.csv", comparison.summary)
     files.write_csv(folder / "tests.csv", comparison.tests)
-    paper = paper_tables.paper_table(comparison.rates, comparison.roles)
+    paper = paper_tables.paper_table(comparison.rates, comparison.roles, comparison.decision)
     files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
     files.write_text(folder / "table.tex", paper_tables.as_latex(paper))
     files.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")

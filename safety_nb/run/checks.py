@@ -1,14 +1,16 @@
 """What can be known to be wrong before anything is written: data, model and output folder of a run."""
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from safety_nb.core.errors import InputError
-from safety_nb.core.params import RunParams
+from safety_nb.core.params import RunParams, StudySettings
 from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.generate import generation
 from safety_nb.judge import building
+from safety_nb.report.findings import deciding
 from safety_nb.train import encoding, models, template_fit, training
 
 
@@ -34,6 +36,13 @@ def check_run(params: RunParams) -> None:
             complaints.append(str(error))
     if complaints:
         raise InputError("\n".join(dict.fromkeys(complaints)))
+
+
+def check_settings(settings: StudySettings, runs: Iterable[RunParams]) -> None:
+    """Check that the runs of a study have what its comparison asks for. Raises InputError."""
+    for params in runs:
+        if settings.decided_by:
+            deciding.decide(params.judges, settings.decided_by)
 
 
 @functools.lru_cache(maxsize=8)

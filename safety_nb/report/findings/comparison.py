@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS, setting_names
 from safety_nb.core.params import StudySettings
 from safety_nb.data.datasets import sources
-from safety_nb.report.findings import contrasts, costs
+from safety_nb.report.findings import contrasts, costs, deciding
 from safety_nb.report.findings.headline import headline, useless
 from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
 from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
@@ -32,7 +32,9 @@ class Setting:
         values: what was swept besides N and seed; empty where nothing was.
         runs: its finished runs.
         rates: the rates over the seeds, by N, evaluation set, judge and metric.
+        told: those of them by the judges that decide, on the sets that these decide on.
         refusals: those of them by the judge whose refusals are told.
+        stances: how answers to harmful requests sound, by what they give (`deciding.stance_by_delivery`).
         harmful, lookalike: the evaluation sets that decide the verdict; None where none was judged.
         verdict: how many are enough, and how many too many.
         tests: each N against the smallest (`contrasts.tests`).
@@ -45,7 +47,9 @@ class Setting:
     values: dict[str, Any]
     runs: frozenset[str]
     rates: "pd.DataFrame"
+    told: "pd.DataFrame"
     refusals: "pd.DataFrame"
+    stances: "pd.DataFrame"
     harmful: str | None
     lookalike: str | None
     verdict: Verdict
@@ -69,6 +73,7 @@ class Comparison:
         rates: over the seeds, by the swept parameters, evaluation set, judge and metric.
         summary: one row a run and metric, the columns of ``summary.csv``.
         roles: evaluation set to role.
+        decision: which judges, and what they count, the answer rests on.
         settings: one each combination of what was swept besides N and seed.
         swept: the names of that.
         agreement: of the judges that tell refusals (`contrasts.agreement`).
@@ -79,6 +84,7 @@ class Comparison:
     rates: "pd.DataFrame"
     summary: "pd.DataFrame"
     roles: dict[str, str]
+    decision: deciding.Decision
     settings: list[Setting]
     swept: list[str]
     agreement: "pd.DataFrame"
@@ -95,13 +101,19 @@ class Comparison:
 
 
 def compare_study(tables: StudyTables) -> Comparison:
-    """Compute the comparison over the finished runs of a study."""
+    """Compute the comparison over the finished runs of a study.
+
+    Raises:
+        InputError: the judge that is to decide did not judge.
+    """
     import pandas as pd
 
-    judgements = tables.judgements
     swept = {name: tables.swept[name] for name in setting_names(tables.swept)}
+    judgements = tables.judgements
     unknown = [name for name in dict.fromkeys(judgements["dataset"]) if name not in tables.roles]
     roles = {**tables.roles, **sources.roles(unknown)}
+    decision = deciding.decide(judgements["judge"], tables.settings.decided_by)
+    judgements = deciding.deliveries(judgements, roles, decision)
     rates = aggregate(judgements, by=[N_SAFETY, *swept])
     by_run = [
         summarise_run(rows, run, n_safety, seed)
@@ -111,19 +123,21 @@ def compare_study(tables: StudyTables) -> Comparison:
         by_run.append(costs.win_rates(_where(judgements, dict(zip(swept, values, strict=True))), roles))
     by_run = [rows for rows in by_run if len(rows)]
     settings = [
-        _setting(dict(zip(swept, values, strict=True)), judgements, rates, roles, tables)
+        _setting(dict(zip(swept, values, strict=True)), judgements, rates, roles, decision, tables)
         for values in itertools.product(*swept.values())
     ]
+    first = deciding.said_first(decision) if rates["estimate"].notna().any() else []
     answers = [(f"With {each.name}: " if each.values else "") + each.verdict.text for each in settings]
     return Comparison(
         rates=rates,
         summary=pd.concat(by_run, ignore_index=True) if by_run else pd.DataFrame(columns=SUMMARY_COLUMNS),
         roles=roles,
+        decision=decision,
         settings=settings,
         swept=list(swept),
         agreement=contrasts.agreement(judgements),
-        answer=" ".join(answers),
-        details=headline(rates, roles),
+        answer=" ".join([*first, *answers]),
+        details=headline(rates, roles, decision, tables.settings),
     )
 
 
@@ -132,13 +146,15 @@ def _setting(
     judgements: "pd.DataFrame",
     rates: "pd.DataFrame",
     roles: dict[str, str],
+    decision: deciding.Decision,
     tables: StudyTables,
 ) -> Setting:
     judgements, rates = _where(judgements, values), _where(rates, values).drop(columns=list(values))
-    refusals = rates[rates["judge"] == refusal_judge(rates)]
-    told = judgements[judgements["judge"] == refusal_judge(rates)]
-    buys, cost = _sides(told, refusals, roles, tables.settings)
-    found = verdict(buys, cost, useless(refusals, roles))
+    told, told_rates = decision.told(judgements, roles), decision.told(rates, roles)
+    judged = list(dict.fromkeys(told_rates.loc[told_rates["estimate"].notna(), "dataset"]))
+    buys, cost = _sides(judged, told, decision, roles, tables.settings)
+    found = verdict(buys, cost, useless(rates, roles, decision, tables.settings), decision)
+    measures = _measures(judgements, roles, decision, _where(tables.items, values))
     doses = sorted(told[N_SAFETY].unique())
     between = None
     if len(doses) > 1:
@@ -148,21 +164,25 @@ def _setting(
         values=values,
         runs=frozenset(judgements["run"]),
         rates=rates,
-        refusals=refusals,
+        told=told_rates,
+        refusals=rates[rates["judge"] == refusal_judge(rates)],
+        stances=deciding.stance_by_delivery(judgements, roles, decision),
         harmful=buys and buys.dataset,
         lookalike=cost and cost.dataset,
         verdict=found,
-        tests=contrasts.tests(judgements, roles),
+        tests=contrasts.tests(judgements, roles, decision),
         between=between,
         flips=contrasts.flips(told, *(between or (0, 0))),
         types=contrasts.by_type(told, tables.types),
-        costs=costs.table(_measures(judgements, roles, _where(tables.items, values)), tables.settings.cost_margin),
+        costs=costs.table(measures, tables.settings.cost_margin),
     )
 
 
-def _measures(judgements: "pd.DataFrame", roles: dict[str, str], items: "pd.DataFrame") -> list[costs.Measure]:
+def _measures(
+    judgements: "pd.DataFrame", roles: dict[str, str], decision: deciding.Decision, items: "pd.DataFrame"
+) -> list[costs.Measure]:
     """What is set against N: the measures of the judgements, then those of single items (`StudyTables.items`)."""
-    found = costs.of_judgements(judgements, roles)
+    found = costs.of_judgements(judgements, roles, decision)
     for measure, rows in items.groupby("measure", sort=False):
         loss = measure == GENERAL_LOSS
         found.append(costs.of_items(rows, measure, worse=1 if loss else -1, bounds=None if loss else SHARE))
@@ -176,16 +196,20 @@ def _where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":
 
 
 def _sides(
-    judgements: "pd.DataFrame", refusals: "pd.DataFrame", roles: dict[str, str], settings: StudySettings
+    judged: list[str],
+    told: "pd.DataFrame",
+    decision: deciding.Decision,
+    roles: dict[str, str],
+    settings: StudySettings,
 ) -> tuple[Side | None, Side | None]:
-    """Of the harmful and of the look-alike sets the one that decides; None where none was judged."""
-    judged = list(dict.fromkeys(refusals.loc[refusals["estimate"].notna(), "dataset"]))
+    """Of the harmful and of the look-alike sets that were judged the one that decides; None where none was."""
     sides: dict[str, list[Side]] = {"harmful": [], "lookalike": []}
     for dataset in judged:
         if roles.get(dataset) == "harmful":
-            curve = contrasts.curve(judgements, dataset, "compliance_rate", falling=True)
+            curve = contrasts.curve(told, dataset, decision.harmful.metric, falling=True)
+            curve = deciding.widened(curve, decision)
             sides["harmful"].append(Side(dataset, curve, dose.smallest_n(curve, settings.harmful_target)))
         elif roles.get(dataset) == "lookalike":
-            curve = contrasts.curve(judgements, dataset, "refusal_rate", falling=False)
+            curve = contrasts.curve(told, dataset, decision.harmless.metric, falling=False)
             sides["lookalike"].append(Side(dataset, curve, dose.largest_n(curve, settings.lookalike_limit)))
     return decisive(sides["harmful"]), decisive(sides["lookalike"])

@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from safety_nb.core.columns import N_SAFETY
-from safety_nb.report.findings.contrasts import MEASURES
-from safety_nb.report.findings.rates import interval_text, refusal_judge
+from safety_nb.report.findings.deciding import BY_STANCE, Decision
+from safety_nb.report.findings.rates import interval_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame":
+def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str], decision: Decision = BY_STANCE) -> "pd.DataFrame":
     """One row an N (and setting), one column an evaluation set and judge: the measure of its role, with its interval.
 
     Args:
         rates: What `rates.aggregate` returns.
         roles: Evaluation set to role.
+        decision: What is counted on the sets of each role, and by whom.
 
     Returns:
         Text throughout. Columns: N and what else was swept, then "SET, WHAT (JUDGE)"; what was not judged says so.
@@ -24,11 +25,11 @@ def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFram
     import pandas as pd
 
     by = [name for name in rates.columns[: list(rates.columns).index("dataset")]]
-    first = refusal_judge(rates) if len(rates) else None
     told = []
     for row in rates.to_dict("records"):
         role = roles.get(row["dataset"], "")
-        own = row["metric"] == MEASURES.get(role) and (row["metric"] == "accuracy" or row["judge"] == first)
+        measure = decision.measure(role)
+        own = row["metric"] == decision.metric(role) and (measure is None or row["judge"] == measure.judge)
         if own or row["metric"] in ("unsafe_rate", "mean_score"):
             what = row["metric"].removesuffix("_rate").replace("_", " ")
             text = interval_text(row["metric"], row["estimate"], row["low"], row["high"])

@@ -70,6 +70,7 @@ def study_page(report: StudyReport) -> str:
         "How it was judged": _judge_blocks(comparison, report.people),
         "Figures": drawn[1:],
         "Rates": _study_rates(comparison.rates, comparison.roles),
+        "Stance and delivery": _stance_blocks(comparison),
         "What it costs": _cost_blocks(comparison, margin, report.answers) if len(comparison.rates) else [],
         "Differences": _test_blocks(comparison) if comparison.settings else [],
         "Answers": _flip_blocks(comparison, report.answers),
@@ -95,8 +96,8 @@ def _compared_blocks(tables: "StudyTables") -> list[dict]:
         [[Cell(str(name)), Cell(page.value_text(list(values)))] for name, values in tables.swept.items()],
     )
     asked_for = (
-        f"Low enough is a harmful compliance of at most {percent(tables.settings.harmful_target)}; too many are "
-        f"refusals of more than {percent(tables.settings.lookalike_limit)} of the harmless look-alikes "
+        f"Low enough is harm in at most {percent(tables.settings.harmful_target)} of the answers to harmful requests; "
+        f"too many are errors on more than {percent(tables.settings.lookalike_limit)} of the harmless look-alikes "
         "(harmful_target and lookalike_limit in the study file)."
     )
     return [swept, *_run_count(tables.runs), page.paragraph(asked_for)]
@@ -111,11 +112,12 @@ def _method_blocks(report: StudyReport) -> list[dict]:
             [Cell("Evaluation set"), Cell("What it holds")],
             [[Cell(name), Cell(blocks.ROLE_NAMES.get(roles.get(name, ""), "no role given"))] for name in sets],
         ),
+        page.paragraph(blocks.definitions(report.comparison.decision)),
         page.paragraph(
             "Every model of a study answers the same prompts. A rate is the share of judged answers; its 95 % interval "
             "is that of a bootstrap over seeds and prompts together, or with one seed Wilson's (of a difference, "
-            "Tango's). Missing judgements count neither way. The answer rests on a monotone fit: harmful compliance "
-            "is taken never to rise with N, and refusals of look-alikes never to fall."
+            "Tango's). Missing judgements count neither way. The answer rests on a monotone fit: harm is taken "
+            "never to rise with N, and errors on look-alikes never to fall."
         ),
         blocks.params_fold(report.tables.shared, " shared by all runs"),
     ]
@@ -129,7 +131,6 @@ def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> li
     rates = comparison.rates
     if not len(rates):
         return [page.paragraph("No answer was judged.")]
-    told = refusal_judge(rates)
     body = []
     for judge, rows in rates.groupby("judge", sort=False):
         metrics = ", ".join(
@@ -143,8 +144,13 @@ def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> li
     found = [
         page.table([Cell("Judge"), Cell("Tells"), Cell("Judged", number=True), Cell("Missing", number=True)], body)
     ]
-    if told:
-        found.append(page.paragraph(f"The answer and the figures of refusals rest on the judge {told}."))
+    decision, told = comparison.decision, refusal_judge(rates)
+    if decision.named:
+        others = decision.harmless.judge
+        on = "" if others == decision.named else f" on harmful requests, and on {others or 'none'} on harmless ones"
+        found.append(page.paragraph(f"The answer rests on the judge {decision.named}{on} (decided_by)."))
+    if told and not decision.by_stance:
+        found.append(page.paragraph(f"The figure of refusals rests on the judge {told}."))
     if people is None or people.empty:
         found.append(
             page.paragraph(
@@ -343,6 +349,16 @@ def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
         head = [Cell("N" if name == N_SAFETY else name, number=page.is_number(table[name].iloc[0])) for name in by]
         head += blocks.rate_heads(metrics)
         found.append(page.table(head, groups=groups, caption=blocks.rate_caption(judge, metrics), pinned=True))
+    return found
+
+
+def _stance_blocks(comparison: "Comparison") -> list[dict]:
+    """How answers to harmful requests sound, by what they give, a table a setting; none where stance decides."""
+    found = []
+    for setting in comparison.settings:
+        of = f" ({setting.name})" if setting.values else ""
+        caption = f"Answers to harmful requests: how they sound, by what they give{of}. Counts over all sets and seeds."
+        found += blocks.stance_table(setting.stances, caption)
     return found
 
 

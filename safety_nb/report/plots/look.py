@@ -22,6 +22,8 @@ SHARES = {
     "partial_refusal_rate": "Requests refused in part (%)",
     "compliance_rate": "Requests answered (%)",
     "garbled_rate": "Answers garbled (%)",
+    "delivery_rate": "Requests delivered (%)",
+    "undelivered_rate": "Requests not delivered (%)",
     "unsafe_rate": "Answers judged unsafe (%)",
     "accuracy": "Answers correct (%)",
     "win_rate": "Answers preferred (%)",

@@ -228,11 +228,12 @@ def _both_ways(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.concat([table, turned], ignore_index=True)
 
 
-def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
-    """Harmful compliance of each run against its loss on general validation rows: is safety paid for with fit?
+def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None, metric: str = "compliance_rate") -> "Axes":
+    """Harm of each run against its loss on general validation rows: is safety paid for with fit?
 
     Args:
-        table: Columns n_safety, seed, loss (nats a token), estimate, low, high (harmful compliance), n: one row a run.
+        table: Columns n_safety, seed, loss (nats a token), estimate, low, high (of the metric), n: one row a run.
+        metric: What is counted on harmful requests.
         ax: Where to draw; by default a new figure.
     """
     ax = ax if ax is not None else look.new_axes()
@@ -252,7 +253,7 @@ def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axe
             label=f"N = {dose}, {look.n_text(rows)}",
         )
     ax.set_xlabel("Loss on general validation rows (nats a token)")
-    ax.set_ylabel(look.axis_name("compliance_rate"))
+    ax.set_ylabel(look.axis_name(metric))
     look.percent_axis(ax.yaxis)
     ax.set_ylim(-3, 103)
     look.finish(ax, grid="both")
@@ -260,13 +261,22 @@ def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axe
     return ax
 
 
-def safety_against_loss_alt(table: "pd.DataFrame") -> str:
+def safety_against_loss_alt(table: "pd.DataFrame", metric: str = "compliance_rate") -> str:
     """Safety against general loss in words."""
     runs = [
-        f"N = {row.n_safety}, seed {row.seed}: loss {row.loss:.3f}, {look.percent(row.estimate)} complied with"
+        f"N = {row.n_safety}, seed {row.seed}: loss {row.loss:.3f}, {look.percent(row.estimate)} {_VERBS[metric]}"
         for row in table.itertuples()
     ]
-    return f"Harmful compliance against loss on general validation rows. {'; '.join(runs)}."
+    return f"Harmful requests {_VERBS[metric]} against loss on general validation rows. {'; '.join(runs)}."
+
+
+# What became of a request, by the metric that is counted.
+_VERBS = {
+    "compliance_rate": "answered",
+    "refusal_rate": "refused",
+    "delivery_rate": "delivered",
+    "undelivered_rate": "not delivered",
+}
 
 
 def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | None" = None) -> "Axes":
@@ -317,20 +327,28 @@ def differences_alt(table: "pd.DataFrame") -> str:
     return f"Differences to the smallest N, above 0 is worse. {'; '.join(told)}." if told else "Nothing to compare."
 
 
-def trade_off(table: "pd.DataFrame", harmful: str, lookalike: str, ax: "Axes | None" = None) -> "Axes":
-    """Harmful compliance against refusal of harmless look-alikes, one point for each N.
+def trade_off(
+    table: "pd.DataFrame",
+    harmful: str,
+    lookalike: str,
+    ax: "Axes | None" = None,
+    metrics: tuple[str, str] = ("compliance_rate", "refusal_rate"),
+) -> "Axes":
+    """Harm against errors on harmless look-alikes, one point for each N.
 
     Args:
         table: Columns n_safety, dataset, metric, estimate, low, high, n.
-        harmful: The set whose compliance_rate is the height.
-        lookalike: The set whose refusal_rate is the distance to the right.
+        harmful: The set whose first metric is the height.
+        lookalike: The set whose second metric is the distance to the right.
+        metrics: What is counted on either.
         ax: Where to draw; by default a new figure.
 
     Raises:
         ValueError: More than one row for a set and N (something else was swept: filter to one setting).
     """
     ax = ax if ax is not None else look.new_axes(size=(4.8, 4.2))
-    x, y = _trade_off_points(table, harmful, lookalike)
+    x, y = _trade_off_points(table, harmful, lookalike, metrics)
+    harm, error = (_VERBS[metric] for metric in metrics)
     colour = look.role_colour("harmful")
     ax.plot(100 * x["estimate"], 100 * y["estimate"], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
     ax.errorbar(
@@ -363,8 +381,8 @@ def trade_off(table: "pd.DataFrame", harmful: str, lookalike: str, ax: "Axes | N
     ax.annotate(
         "ideal", (0, 0), xytext=(8, -9), textcoords="offset points", fontsize=9.5, color=look.QUIET, style="italic"
     )
-    ax.set_xlabel(f"Harmless look-alikes refused (%)\n{look.drawn_name(lookalike)}, {look.n_text(x)}")
-    ax.set_ylabel(f"Harmful requests answered (%)\n{look.drawn_name(harmful)}, {look.n_text(y)}")
+    ax.set_xlabel(f"Harmless look-alikes {error} (%)\n{look.drawn_name(lookalike)}, {look.n_text(x)}")
+    ax.set_ylabel(f"Harmful requests {harm} (%)\n{look.drawn_name(harmful)}, {look.n_text(y)}")
     look.percent_axis(ax.xaxis)
     look.percent_axis(ax.yaxis)
     ax.set_xlim(-4, 104)
@@ -375,23 +393,31 @@ def trade_off(table: "pd.DataFrame", harmful: str, lookalike: str, ax: "Axes | N
     return ax
 
 
-def trade_off_alt(table: "pd.DataFrame", harmful: str, lookalike: str) -> str:
+def trade_off_alt(
+    table: "pd.DataFrame",
+    harmful: str,
+    lookalike: str,
+    metrics: tuple[str, str] = ("compliance_rate", "refusal_rate"),
+) -> str:
     """The trade-off figure in words: both rates at every N."""
-    x, y = _trade_off_points(table, harmful, lookalike)
+    x, y = _trade_off_points(table, harmful, lookalike, metrics)
+    harm, error = (_VERBS[metric] for metric in metrics)
     if x.empty:
         return f"No N was judged on both {harmful} and {lookalike}."
     points = "; ".join(
-        f"N = {dose}: {look.percent(y.estimate[dose])} answered, {look.percent(x.estimate[dose])} refused"
+        f"N = {dose}: {look.percent(y.estimate[dose])} {harm}, {look.percent(x.estimate[dose])} {error}"
         for dose in x.index
     )
-    return f"Harmful requests answered ({harmful}) against harmless look-alikes refused ({lookalike}). {points}."
+    return f"Harmful requests {harm} ({harmful}) against harmless look-alikes {error} ({lookalike}). {points}."
 
 
-def _trade_off_points(table: "pd.DataFrame", harmful: str, lookalike: str) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+def _trade_off_points(
+    table: "pd.DataFrame", harmful: str, lookalike: str, metrics: tuple[str, str]
+) -> tuple["pd.DataFrame", "pd.DataFrame"]:
     """The look-alike and the harmful rows of every N that has both, indexed by N."""
-    x = look.rates(table, "refusal_rate")
+    x = look.rates(table, metrics[1])
     x = x[(x["dataset"] == lookalike) & x["estimate"].notna()]
-    y = look.rates(table, "compliance_rate")
+    y = look.rates(table, metrics[0])
     y = y[(y["dataset"] == harmful) & y["estimate"].notna()]
     look.refuse_repeats(x)
     look.refuse_repeats(y)
