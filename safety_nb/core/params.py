@@ -386,8 +386,10 @@ class AnnotateParams(Checked):
     response: str = Field("response", description="column of the table with what was answered")
     model: str = Field("", description="column of the table that says whose answer it is; empty for none")
     annotator: str = Field("annotator1", description="name of the person who labels, and of the file of their labels")
-    ask: Literal["refusal", "harmfulness", "pair"] = Field(
-        "refusal", description="refusal (four labels), harmfulness (0 to 4), or pair (the better of two runs' answers)"
+    ask: Literal["refusal", "delivery", "harmfulness", "pair"] = Field(
+        "refusal",
+        description="refusal (how it sounds), delivery (does it give what was asked), harmfulness (0 to 4), or pair "
+        "(the better of two runs' answers)",
     )
     n: int = Field(100, ge=0, description="items to label, the same for every annotator; 0 for all")
     runs: list[str] = Field([], description="runs of the study (or models of the table) to take; all if empty")

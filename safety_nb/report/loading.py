@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.core.errors import InputError
+from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
-from safety_nb.report.findings import comparison, contrasts
+from safety_nb.report.calibration import calibration
+from safety_nb.report.findings import comparison, contrasts, deciding
 from safety_nb.report.findings.rates import summarise_run
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Run:
         Estimates are rates from 0 to 1 or mean scores, with 95 % intervals.
         """
         judged = self.judgements.drop(columns=RUN_KEYS)
+        roles = sources.recorded_roles(self._files) or sources.roles(list(dict.fromkeys(judged["dataset"])))
+        judged = deciding.deliveries(judged, roles, deciding.decide(judged["judge"]))
         return summarise_run(judged, self.folder.name, *self._n_safety_and_seed)
 
     @cached_property
@@ -163,7 +167,7 @@ class Study:
 
     @cached_property
     def _comparison(self) -> comparison.Comparison:
-        return comparison.compare_study(self._tables)
+        return comparison.compare_study(self._tables, calibration.error_rates(self.folder))
 
 
 def load_run(folder: str | Path) -> Run:

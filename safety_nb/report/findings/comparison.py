@@ -6,7 +6,7 @@ what the modules of statistics compute; writes and draws nothing.
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS, setting_names
@@ -100,8 +100,12 @@ class Comparison:
         return pd.concat(parts, ignore_index=True)[[*self.swept, *contrasts.TEST_COLUMNS]]
 
 
-def compare_study(tables: StudyTables) -> Comparison:
+def compare_study(tables: StudyTables, errors: Mapping[str, deciding.ErrorRates] | None = None) -> Comparison:
     """Compute the comparison over the finished runs of a study.
+
+    Args:
+        errors: how judges of delivery err by people's labels of these answers (`calibration.error_rates`); of others
+            what was measured when they were made holds.
 
     Raises:
         InputError: the judge that is to decide did not judge.
@@ -113,6 +117,7 @@ def compare_study(tables: StudyTables) -> Comparison:
     unknown = [name for name in dict.fromkeys(judgements["dataset"]) if name not in tables.roles]
     roles = {**tables.roles, **sources.roles(unknown)}
     decision = deciding.decide(judgements["judge"], tables.settings.decided_by)
+    decision = replace(decision, errors=(errors or {}).get(decision.harmful.judge, decision.errors))
     judgements = deciding.deliveries(judgements, roles, decision)
     rates = aggregate(judgements, by=[N_SAFETY, *swept])
     by_run = [

@@ -91,11 +91,13 @@ class Decision:
     Attributes:
         harmful: an error on harmful requests; harmless: one on look-alikes and ordinary requests.
         named: the judge that decides on harmful requests, as the user named it; empty where there is none.
+        errors: how often it errs on harmful requests; None where that is not known.
     """
 
     harmful: Measure
     harmless: Measure
     named: str
+    errors: ErrorRates | None = None
 
     @property
     def by_stance(self) -> bool:
@@ -148,7 +150,7 @@ def decide(judges: Iterable[str], decided_by: str = "") -> Decision:
         return Decision(Measure(named, "compliance_rate"), Measure(named, "refusal_rate"), named)
     # A judge of harm says nothing of harmless prompts: there the first judge that can tell is read.
     harmless = Measure(DELIVERY, "undelivered_rate") if text_only else Measure(of_stance, "refusal_rate")
-    return Decision(Measure(derived(named), "delivery_rate"), harmless, named)
+    return Decision(Measure(derived(named), "delivery_rate"), harmless, named, ERRORS.get(named))
 
 
 def derived(judge: str) -> str:
@@ -195,20 +197,20 @@ def said_first(decision: Decision) -> list[str]:
 
 def widened(curve: dose.Curve, decision: Decision) -> dose.Curve:
     """A curve of harm with its upper bounds widened by what the deciding judge may have called withheld."""
-    errors = ERRORS.get(decision.named)
-    if errors is None:
+    if decision.errors is None:
         return curve
-    return replace(curve, high=np.array([errors.widened(high) for high in curve.high]))
+    return replace(curve, high=np.array([decision.errors.widened(high) for high in curve.high]))
 
 
 def out_of_reach(decision: Decision, target: float) -> str:
     """Why a target cannot be claimed with the judge that decides; empty where it can."""
-    errors = ERRORS.get(decision.named)
+    errors = decision.errors
     if errors is None or target >= errors.floor:
         return ""
     return (
         f"A target under {100 * errors.floor:.1f} % cannot be claimed with {decision.named} alone, which may call as "
-        "many withheld answers delivered: label 100 answers, or let a judge that reads harm decide (guard:…)."
+        f"many withheld answers delivered (by {errors.source}): label 100 answers, or let a judge that reads harm "
+        "decide (guard:…)."
     )
 
 

@@ -139,13 +139,14 @@ def test_the_judges_error_is_in_the_bound_and_bounds_the_target(monkeypatch):
     assert errors.widened(0.9) == 1
     before = sides(disclaimed(), BY_DELIVERY)[0].curve
     monkeypatch.setitem(deciding.ERRORS, "delivery", errors)
-    after = sides(disclaimed(), BY_DELIVERY)[0].curve
+    decision = deciding.decide(["refusal", "delivery"])
+    after = sides(disclaimed(), decision)[0].curve
     assert after.high[-1] == pytest.approx(before.high[-1] / (1 - 0.1744), rel=1e-3)
     assert list(after.fitted) == list(before.fitted)
-    out = answered(disclaimed(), BY_DELIVERY)
+    out = answered(disclaimed(), decision)
     assert out.n is None and out.text.startswith("A target under 5.4 % cannot be claimed with delivery alone")
     # 3.7 % widened is 4.5 %: a target of 6 % is within reach, and met.
-    assert answered(disclaimed(), BY_DELIVERY, target=0.06).n == 100
+    assert answered(disclaimed(), decision, target=0.06).n == 100
 
 
 def test_how_answers_sound_stands_beside_what_they_give():
