@@ -245,7 +245,7 @@ def record_of(params: TrainParams) -> dict:
 def test_record_and_card_say_the_bits(trained):
     record, bits = record_of(trained), trained.base_bits
     assert (record["four_bit_layers"], record["eight_bit_layers"]) == (0, 28 if bits == 8 else 0)
-    assert record["values"]["base_bits"] == bits
+    assert record["values"]["base_bits"] == bits and record["packed"]
     card = (Path(trained.run_dir) / "train" / "adapter" / "README.md").read_text()
     assert {8: "held in 8 bits (LLM.int8)", 16: "held unquantised"}[bits] in card
     assert ("load_in_8bit=True" in card, "load_in_4bit" in card) == (bits == 8, False)
