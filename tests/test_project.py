@@ -136,6 +136,7 @@ def test_parameter_file_is_valid_and_a_study_only_if_it_sweeps(path):
         ("paper-falcon-7b-study.yaml", {"n_safety", "seed", "base_model", "lora_targets"}),
         ("paper-form-study.yaml", {"n_safety", "seed", "safety", "safety_form"}),
         ("falcon-7b.yaml", {"base_model", "lora_targets"}),
+        ("paper-script.yaml", {"recipe"}),
     ],
 )
 def test_paper_files_share_one_recipe(name, differs):

@@ -101,11 +101,21 @@ class _Model(Parameters):
     )
 
 
+class _Base(_Model):
+    base_bits: Literal[4, 8, 16] = Field(
+        4, description="bits that a weight of the base is held in: 4 (NF4), 8 (LLM.int8) or 16 (not quantised)"
+    )
+
+
 class _Rows(_Model):
-    recipe: Literal["tiny", "current", "paper"] = Field(
-        "tiny", description="fills the training values that are not set: tiny (these defaults), current or paper"
+    recipe: Literal["tiny", "current", "paper", "paper-script"] = Field(
+        "tiny",
+        description="fills training values that are not set: tiny (the defaults), current, paper or paper-script",
     )
     cutoff: int = Field(256, ge=8, description="tokens a row may have; the rest is cut off and counted")
+    loss_on: Literal["answers", "all"] = Field(
+        "answers", description="tokens that carry loss: those of the answers, or all of a row, its prompt too"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -162,7 +172,7 @@ class MixParams(_Evaluation, _Rows):
         return complaints
 
 
-class TrainParams(_Rows):
+class TrainParams(_Rows, _Base):
     """2-train: how it is trained on."""
 
     epochs: float = Field(1.0, gt=0, le=10_000, description="passes over the mixture")
@@ -190,8 +200,8 @@ class TrainParams(_Rows):
     gradient_checkpointing: Literal["auto", True, False] = Field(
         "auto", description="less memory, about 0.7 of the speed; auto: where it would not fit without"
     )
-    train_dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="numbers training computes in: auto (by the device), float32 or bfloat16"
+    train_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="numbers training computes in: auto (by the device), float32, bfloat16 or float16 (GPU)"
     )
     checkpoint_steps: int = Field(
         0, ge=0, description="steps between two checkpoints to go on from; 0 for by time alone"
@@ -216,7 +226,7 @@ class TrainParams(_Rows):
         return complaints
 
 
-class GenerateParams(_Evaluation, _Model):
+class GenerateParams(_Evaluation, _Base):
     """3-generate: what is asked, and how it is answered."""
 
     mode: Literal["greedy", "paper", "sample"] = Field(
@@ -230,7 +240,7 @@ class GenerateParams(_Evaluation, _Model):
         "run", description="run for the adapter the run has trained, none for the untouched base"
     )
     merge_adapter: bool = Field(
-        True, description="take the base out of its 4 bits and merge the adapter where memory allows; faster"
+        True, description="take the base out of its bits and merge the adapter where memory allows; faster"
     )
     generation_batch_size: int = Field(64, ge=1, description="prompts answered at once, fewer where memory is short")
     backend: Literal["local", "server"] = Field(
@@ -466,7 +476,7 @@ class CapabilityParams(Parameters):
     limit: int = Field(0, ge=0, description="questions of each task, from the first on; 0 for all")
     seed: int = Field(1234, ge=0, description="seed of the examples shown; keep it the same for runs to be compared")
     merge_adapter: bool = Field(
-        True, description="take the base out of its 4 bits and merge the adapter where memory allows; faster"
+        True, description="take the base out of its bits and merge the adapter where memory allows; faster"
     )
     capability_batch_size: int = Field(32, ge=1, description="answers read at once, fewer where memory is short")
 

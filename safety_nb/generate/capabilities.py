@@ -45,8 +45,8 @@ def measure(params: CapabilityParams) -> None:
     ``capabilities/capabilities.json`` (``outputs/README.md`` says what is in them).
 
     Raises:
-        InputError: no adapter, an unknown task, one without data, without questions, or without right and wrong
-            answers: nothing is measured then.
+        InputError: no adapter, base_bits that do not work here, an unknown task, one without data, without questions,
+            or without right and wrong answers: nothing is measured then.
         RuntimeError: the harness failed in the middle of a task; those before it are kept.
     """
     run = run_folder.open_run(params.run_dir)
@@ -54,6 +54,8 @@ def measure(params: CapabilityParams) -> None:
     values = record["values"]
     where = values["base_model"], record["base_commit"] or values["revision"]
     model = {"base_model": where[0], "revision": where[1], "adapter_sha256": files.sha256(run.adapter)}
+    bits = values["base_bits"]
+    models.check_bits(bits)
     done = _Record(run, {**model, "harness": _harness()})
     with tempfile.TemporaryDirectory() as scratch:
         make_tiny_tasks(Path(scratch), models.load_tokenizer(*where).bos_token or "")
@@ -64,10 +66,10 @@ def measure(params: CapabilityParams) -> None:
             for part, asked in parts.items()
             if not done.is_fresh(part, asked["fingerprint"])
         }
-        lm = _load_model(where, run.adapter, params) if waiting else None
+        lm = _load_model(where, run.adapter, params, bits) if waiting else None
         for name, parts in tasks.items():
             for part in [part for part in parts if part in waiting]:
-                done.keep(part, *_measured(lm, part, waiting.pop(part), params))
+                done.keep(part, *_measured(lm, part, waiting.pop(part), params, bits))
             print(_told(done.complete(name, list(parts))))
 
 
@@ -242,7 +244,7 @@ def _sha256(value: Any) -> str:
 # --- measuring ----------------------------------------------------------------------------------------------------
 
 
-def _load_model(where: tuple[str, str], adapter: Path, params: CapabilityParams) -> Any:
+def _load_model(where: tuple[str, str], adapter: Path, params: CapabilityParams, bits: int) -> Any:
     """Base and adapter as they were trained, as the harness takes a model."""
     import torch
 
@@ -252,12 +254,12 @@ def _load_model(where: tuple[str, str], adapter: Path, params: CapabilityParams)
     with _quiet():
         from lm_eval.models.huggingface import HFLM
 
-        model = models.load_answering(where[0], adapter, where[1], params.merge_adapter)
+        model = models.load_answering(where[0], adapter, where[1], params.merge_adapter, bits)
         tokenizer = models.load_tokenizer(*where)
         return HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=params.capability_batch_size)
 
 
-def _measured(lm: Any, part: str, asked: dict, params: CapabilityParams) -> tuple[dict, list[dict]]:
+def _measured(lm: Any, part: str, asked: dict, params: CapabilityParams, bits: int) -> tuple[dict, list[dict]]:
     """Facts and rows of one task. Raises RuntimeError where the harness fails."""
     started = time.monotonic()
     try:
@@ -277,6 +279,7 @@ def _measured(lm: Any, part: str, asked: dict, params: CapabilityParams) -> tupl
         "accuracy_norm": sum(norms) / len(norms) if norms else None,
         "truncated": sum("runcat" in message for message in said),  # by the context's length
         "seed": params.seed,
+        "base_bits": bits,
         "merged": models.is_merged(lm.model),
         "device": models.pick_device(),
         "compute_dtype": str(lm.model.dtype).removeprefix("torch."),

@@ -47,8 +47,9 @@ def generate(params: GenerateParams) -> list[dict]:
     """Answer the evaluation prompts of a run; write ``prompts.jsonl``, ``responses.jsonl`` and ``generation.json``.
 
     Raises:
-        InputError: the run has no adapter, the tokenizer no chat template where that is asked for, the model no room
-            for an answer, or the server refuses.
+        InputError: the run has no adapter or one that belongs on a base of other bits, which do not work here or were
+            not asked for; the tokenizer has no chat template where that is asked for; the model has no room for an
+            answer; or the server refuses.
         ConnectionError: the server was given up on; what it answered is kept.
         torch.OutOfMemoryError: a single prompt does not fit.
 
@@ -62,6 +63,9 @@ def generate(params: GenerateParams) -> list[dict]:
     served = params.backend == "server"
     if not served and params.adapter == "run":
         run_folder.require(run, ["train/adapter"], maker="train")
+        _check_bits_of_training(run, params.base_bits)
+    if not served:
+        models.check_bits(params.base_bits)
     asked = sources.evaluation_prompts(params.evaluation, params.data_dir)
     started = time.monotonic()
     questions, answers, facts = (_by_server if served else _by_model)(asked, params, run)
@@ -77,6 +81,17 @@ def generate(params: GenerateParams) -> list[dict]:
     files.write_json(run.generation, {**record, "seconds": round(time.monotonic() - started, 2)})
     run.partial_responses.unlink(missing_ok=True)
     return rows
+
+
+def _check_bits_of_training(run: run_folder.RunFolder, asked: int) -> None:
+    """Raise InputError where the adapter of a run was trained on a base of other bits than those asked for."""
+    values = files.read_record(run.training, {}).get("values") if run.training.is_file() else None
+    trained = values.get("base_bits", 4) if isinstance(values, dict) else asked  # 4 before there was a choice
+    if trained != asked:
+        raise InputError(
+            f"base_bits: the adapter of {run.root} was trained on a base in {trained} bits and belongs on it; "
+            f"set base_bits to {trained} (here: {asked})."
+        )
 
 
 def _head(question: Question) -> dict:
@@ -149,7 +164,7 @@ def _by_model(
     }
     resumed = len(answers)
     adapter = run.adapter if params.adapter == "run" else None
-    model = models.load_answering(params.base_model, adapter, params.revision, params.merge_adapter)
+    model = models.load_answering(params.base_model, adapter, params.revision, params.merge_adapter, params.base_bits)
     encoded = {question.name: encode_question(question.prompt, tokenizer, params.template) for question in questions}
     room = _room(model, params.answer_tokens)
     waiting = []
@@ -179,6 +194,7 @@ def _by_model(
     facts = {
         "base_model": params.base_model,
         "adapter_sha256": files.sha256(run.adapter) if adapter else None,
+        "base_bits": params.base_bits,
         "merged": models.is_merged(model),
         "device": models.pick_device(),
         "compute_dtype": str(model.dtype).removeprefix("torch."),

@@ -78,7 +78,8 @@ def _without_lists(mixture: dict[str, Any]) -> dict[str, Any]:
 def _training_facts(run: run_folder.RunFolder) -> dict[str, Any]:
     record = files.read_record(run.training, {"supervised_tokens": dict})
     tokens = {f"supervised tokens of {source}": count for source, count in record.pop("supervised_tokens").items()}
-    shown = ("truncated_rows", "dropped_rows", "four_bit_layers", "trainable_parameters", "device", "compute_dtype")
+    shown = ["truncated_rows", "dropped_rows", "four_bit_layers", "trainable_parameters", "device", "compute_dtype"]
+    shown += ["eight_bit_layers"] * bool(record.get("eight_bit_layers"))
     return {**tokens, **{name: record[name] for name in shown if name in record}}
 
 

@@ -27,6 +27,7 @@ def check_run(params: RunParams) -> None:
         lambda: _check_model(params.base_model, params.revision, params.template),
         lambda: training.check_report_to(params.report_to),
         lambda: models.check_dtype(params.train_dtype),
+        lambda: models.check_bits(params.base_bits, params.train_dtype),
         lambda: generation.server_of(params) if params.backend == "server" else None,
         lambda: building.build_all(params, building.model_under_test(params.model_dump())),
     ):

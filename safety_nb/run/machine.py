@@ -1,4 +1,4 @@
-"""What this machine can do: processor, GPU, 4 bits, versions, hub and disks, each a finding with its mend."""
+"""What this machine can do: processor, GPU, 4 and 8 bits, versions, hub and disks, each a finding with its mend."""
 
 import contextlib
 import http.client
@@ -17,7 +17,7 @@ from safety_nb.core import shipped
 from safety_nb.core.text import amount, first_line
 from safety_nb.data.datasets import fetch
 from safety_nb.run import fork_server
-from safety_nb.train import models
+from safety_nb.train import models, quantised
 from safety_nb.train.memory import TIGHT
 
 # Those of the tested set whose version can change a result or keep a notebook from running.
@@ -73,29 +73,18 @@ def _dtype_name(device: str) -> str:
     return str(models.compute_dtype(device)).removeprefix("torch.")
 
 
-def four_bits() -> Finding:
-    """Whether bitsandbytes quantises and multiplies on the device, tried on a small matrix."""
-    import torch
-
+def base_bits(bits: int) -> Finding:
+    """Whether a base can be held in 4 or 8 bits on the device, tried on a small layer; without 8 most runs do."""
     where = models.pick_device()
+    name = quantised.NAMES[bits]
     try:
-        import bitsandbytes as bnb
-
-        generator = torch.Generator().manual_seed(0)
-        weight, x = (torch.randn(64, 64, generator=generator).to(where, models.compute_dtype(where)) for _ in range(2))
-        packed, state = bnb.functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
-        x.requires_grad_()
-        product = bnb.matmul_4bit(x, packed.t(), state)
-        product.sum().backward()
-        expected = x.detach() @ weight.t()
-        error = float((product.detach() - expected).norm() / expected.norm())
-        if not (0 < error < 0.2 and x.grad.isfinite().all() and x.grad.any()):  # NF4 of normal weights: about 0.09
-            raise ArithmeticError(f"products are off by {error:.2f}, or without gradients")
+        error = quantised.trial(bits, where, models.compute_dtype(where))
     except Exception as error:
         mend = f"install the tested one: pip install --force-reinstall bitsandbytes=={tested()['bitsandbytes']}"
-        found = f"bitsandbytes does not work on this {where} ({type(error).__name__}: {first_line(error)})"
-        return Finding("4 bits", "problem", found, mend)
-    return Finding("4 bits", "ok", f"bitsandbytes quantises and multiplies NF4 on the {where} (error {error:.2f})")
+        found = f"bitsandbytes' {name} does not work on this {where} ({type(error).__name__}: {first_line(error)})"
+        return Finding(f"{bits} bits", "problem" if bits == 4 else "warning", found, mend)
+    found = f"bitsandbytes quantises, multiplies and differentiates {name} on the {where} (error {error:.3f} at most)"
+    return Finding(f"{bits} bits", "ok", found)
 
 
 def kernels() -> Finding:

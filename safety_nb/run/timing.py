@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safety_nb.core.params import RunParams
-from safety_nb.train import models, packing
+from safety_nb.train import models, packing, quantised
 from safety_nb.train.encoding import EncodedRow, encode_question, encode_row
 from safety_nb.train.memory import count_weights, pack_loss, with_adapter
 
@@ -60,9 +60,12 @@ def count_work(params: RunParams, tokenizer: Any, train: list[dict], validation:
         train, validation: rows of the mixture, not empty; asked: the prompts of all evaluation sets.
     """
     sample, checked, longest = (
-        [encode_row(row, tokenizer, params.cutoff, params.template) for row in rows]
+        [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in rows]
         for rows in (_spread(train), _spread(validation), _longest(train))
     )
+    taught = sample
+    if params.loss_on == "all":
+        taught = [encode_row(row, tokenizer, params.cutoff, params.template) for row in _spread(train)]
     packs = _packs(params, sample)
     steps = math.ceil(len(train) / params.batch_size) * params.epochs
     validations = 1 + (steps // params.eval_steps if params.eval_steps else 0)
@@ -78,7 +81,7 @@ def count_work(params: RunParams, tokenizer: Any, train: list[dict], validation:
         prompt_batches=len(batches),
         prompt_tokens=sum(len(batch) * max(batch) for batch in batches) / len(batches),
         widest_prompt=prompts[-1],
-        answer_tokens=min(params.answer_tokens, _longest_answer(sample, size)),
+        answer_tokens=min(params.answer_tokens, _longest_answer(taught, size)),
     )
 
 
@@ -93,9 +96,9 @@ def _tokens(rows: list[EncodedRow]) -> int:
     return sum(len(row.input_ids) for row in rows)
 
 
-def _longest_answer(sample: list[EncodedRow], batch: int) -> int:
-    """Tokens of the longest of ``batch`` answers, as a quantile of those taught."""
-    lengths = sorted(row.supervised_tokens for row in sample)
+def _longest_answer(taught: list[EncodedRow], batch: int) -> int:
+    """Tokens of the longest of ``batch`` answers, as a quantile of those taught; of rows with loss on these alone."""
+    lengths = sorted(row.supervised_tokens for row in taught)
     return max(1, lengths[min(len(lengths) - 1, len(lengths) * batch // (batch + 1))])
 
 
@@ -150,35 +153,33 @@ def scaled(work: Work, factor: float) -> Work:
 
 
 def layer_speed(params: RunParams, work: Work) -> Speed:
-    """Speed by arithmetic: each kind of NF4 layer with its adapter is timed once, and counts as often as it occurs.
+    """Speed by arithmetic: each kind of layer with its adapter is timed once, and counts as often as it occurs.
 
     Attention, norms and what else lies between the layers are not timed: a measured factor stands for them.
     """
 
     device = models.pick_device()
     base = models.outline(params.base_model, params.revision)
-    four_bit, others = count_weights(base)
-    kinds = collections.Counter(tuple(layer.weight.shape) for layer in models.linear_layers(base))
+    kinds = collections.Counter(map(models.shape, models.linear_layers(base)))
     head = tuple(base.get_output_embeddings().weight.shape)
     tokens = min(work.pack_tokens, _CPU_TOKENS) if device == "cpu" else work.pack_tokens
     answers = params.generation_batch_size * params.num_beams
     train = read = step = 0.0
     with _threads(params.cpu_threads):
         for shape, number, r in [*((shape, number, params.lora_r) for shape, number in kinds.items()), (head, 1, 0)]:
-            layer = _layer(*shape, r)
+            layer = _layer(*shape, r, params.base_bits)
             forward = _layer_seconds(layer, tokens, gradients=False)
             learn = _layer_seconds(layer, tokens, gradients=True) + forward * (params.gradient_checkpointing is True)
             train, read = train + number * learn / tokens, read + number * forward / tokens
             step += number * _layer_seconds(layer, answers, gradients=False)
     train, read, step = (seconds * _BETWEEN_LAYERS for seconds in (train, read, step))
     # A second for every 2 GB of the file, which is in 16 bits.
-    return Speed((four_bit + others) * 2 / 2e9, train, read, step, "from single layers timed here")
+    return Speed(sum(count_weights(base)) * 2 / 2e9, train, read, step, "from single layers timed here")
 
 
-def _layer(outside: int, inside: int, r: int) -> Any:
-    """A layer with random weights: in NF4 with an adapter of rank ``r`` on it, or plain (the head) where that is 0."""
+def _layer(outside: int, inside: int, r: int, bits: int) -> Any:
+    """A layer with random weights: a base's with an adapter of rank ``r``, or plain (the head) where that is 0."""
     import torch
-    from bitsandbytes.nn import Linear4bit
 
     device = models.pick_device()
     dtype = models.compute_dtype(device)
@@ -186,8 +187,7 @@ def _layer(outside: int, inside: int, r: int) -> Any:
     class Adapted(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.base = Linear4bit(inside, outside, False, dtype, compress_statistics=True, quant_type="nf4")
-            self.base.support_avx512bf16_for_cpu = False  # as in models._keep_autograd
+            self.base = quantised.layer(inside, outside, bits, dtype, device)
             self.down = torch.nn.Linear(inside, r, bias=False)
             self.up = torch.nn.Linear(r, outside, bias=False)
 
@@ -223,10 +223,10 @@ def step_speed(params: RunParams, tokenizer: Any, train: list[dict], asked: list
 
     started = time.perf_counter()
     with _threads(params.cpu_threads):
-        model = models.load_base(params.base_model, params.revision)
+        model = models.load_base(params.base_model, params.revision, bits=params.base_bits)
         load = time.perf_counter() - started
         model = with_adapter(params, model).train()
-        rows = [encode_row(row, tokenizer, params.cutoff, params.template) for row in _spread(train)]
+        rows = [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in _spread(train)]
         packs = [pack for pack in _packs(params, rows) if pack.places][:3]
         optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
 

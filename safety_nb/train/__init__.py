@@ -1,4 +1,4 @@
-"""From a mixture to an adapter: the 4-bit base, encoding, packing, the loop, checkpoints, memory, export."""
+"""From a mixture to an adapter: the frozen base, encoding, packing, the loop, checkpoints, memory, export."""
 
 from safety_nb import _lazy
 

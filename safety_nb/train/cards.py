@@ -13,6 +13,8 @@ from safety_nb.data.datasets.registry import REGISTRY
 
 _DEVICES = {"cpu": "the CPU", "cuda": "a GPU"}
 _TEMPLATES = {"alpaca": "the Alpaca format", "chat": "the model's own chat template"}
+_BITS = {4: "in 4 bits (NF4, double quantisation)", 8: "in 8 bits (LLM.int8)", 16: "unquantised"}
+_LOSS_ON = {"answers": "loss on the answers only", "all": "loss on every token of a row, its prompt too"}
 
 
 def adapter_card(training: dict[str, Any], mixture: dict[str, Any] | None) -> str:
@@ -22,18 +24,16 @@ def adapter_card(training: dict[str, Any], mixture: dict[str, Any] | None) -> st
         training: ``train/training.json``.
         mixture: ``mix/mixture.json`` of the rows trained on; None if they are from elsewhere.
     """
+    values = training["values"]
+    bits = values["base_bits"]
     load = [
         "import torch",
         "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer" + ", BitsAndBytesConfig" * (bits != 16),
         "",
         *_base_lines(training),
         'adapter = "THIS FOLDER"',
-        "quantization = BitsAndBytesConfig(",
-        '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
-        f"    bnb_4bit_compute_dtype=torch.{training['compute_dtype']},",
-        ")",
-        "model = AutoModelForCausalLM.from_pretrained(base, revision=revision, quantization_config=quantization)",
+        *_loading_lines(bits, training["compute_dtype"]),
         "model = PeftModel.from_pretrained(model, adapter)",
         "tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)",
     ]
@@ -42,8 +42,9 @@ def adapter_card(training: dict[str, Any], mixture: dict[str, Any] | None) -> st
         {**_base_field(training), "library_name": "peft", "pipeline_tag": "text-generation"},
         [
             f"Trained with safety-nb {__version__}, which asks how many safety demonstrations an instruction-tuning "
-            "mixture needs: QLoRA, loss on the answers only. The base is held in 4 bits (NF4, double quantisation), "
-            "and the adapter belongs on it in that form; `safety-nb export` merges both into a 16-bit model.",
+            f"mixture needs: {'LoRA' if bits == 16 else 'QLoRA'}, {_LOSS_ON[values['loss_on']]}. The base is held "
+            f"{_BITS[bits]}, and the adapter belongs on it in that form; `safety-nb export` merges both into a 16-bit "
+            "model.",
             *_origin(training, mixture),
             "## Loading it",
             _python(load),
@@ -68,12 +69,14 @@ def merged_card(training: dict[str, Any], mixture: dict[str, Any] | None, export
         'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
     ]
+    bits = training["values"]["base_bits"]
+    written = "that base is taken" if bits == 16 else f"those {bits}-bit weights are written out"
     return _card(
         f"{_code(base_name(training))} with a LoRA adapter merged in",
         {**_base_field(training), "library_name": "transformers", "pipeline_tag": "text-generation"},
         [
-            f"Trained and merged with safety-nb {__version__}. The adapter was trained on the base in 4 bits (NF4); "
-            f"here those 4-bit weights are written out and the adapter is added, in {export['dtype']}.",
+            f"Trained and merged with safety-nb {__version__}. The adapter was trained on the base {_BITS[bits]}; "
+            f"here {written} and the adapter is added, in {export['dtype']}.",
             *_origin(training, mixture),
             "## Drift",
             f"Against base and adapter as trained, over the {drift['tokens']:,} answer tokens of {drift['rows']:,} "
@@ -163,7 +166,7 @@ def _origin(training: dict[str, Any], mixture: dict[str, Any] | None) -> list[st
         f"{training['steps']:,} steps on {_DEVICES[training['device']]}, computed in {training['compute_dtype']}.",
         _table(["parameter", "value"], [[_code(name), _code(v)] for name, v in values.items() if name not in own]),
         "## Losses",
-        "Per answer token, in nats.",
+        "Per token that carries loss, in nats.",
         _table(["", "loss"], losses),
     ]
 
@@ -211,6 +214,25 @@ def _base_lines(training: dict[str, Any]) -> list[str]:
         return ["from safety_nb.train import models", "", 'base = models.locate("tiny")  # comes with safety-nb', last]
     where = "" if training["base_commit"] else "  # the folder of the base model"
     return [f'base = "{base_name(training)}"{where}', last]
+
+
+def _loading_lines(bits: int, dtype: str) -> list[str]:
+    """Python that loads ``base`` as it was trained on."""
+    load = "model = AutoModelForCausalLM.from_pretrained(base, revision=revision, "
+    if bits == 16:
+        return [f"{load}dtype=torch.{dtype})"]
+    if bits == 8:
+        return [
+            "quantization = BitsAndBytesConfig(load_in_8bit=True)",
+            f"{load}quantization_config=quantization, dtype=torch.{dtype})",
+        ]
+    return [
+        "quantization = BitsAndBytesConfig(",
+        '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
+        f"    bnb_4bit_compute_dtype=torch.{dtype},",
+        ")",
+        f"{load}quantization_config=quantization)",
+    ]
 
 
 def _base_field(training: dict[str, Any]) -> dict[str, str]:

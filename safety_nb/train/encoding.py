@@ -26,7 +26,8 @@ class EncodedRow:
 
     Attributes:
         input_ids: prompt, answer and end token (of a conversation: all its turns), at most the cutoff long.
-        labels: ``IGNORED`` on what is asked, the token itself on every answer and its end token.
+        labels: the token itself where it carries loss, ``IGNORED`` elsewhere: on what is asked, or on the first token
+            alone, which nothing predicts.
         whole_tokens: length before the cutoff.
     """
 
@@ -85,16 +86,20 @@ def end_tokens(tokenizer: Any, template: str = "alpaca") -> list[int]:
     return list(dict.fromkeys(ends))
 
 
-def encode_row(row: dict, tokenizer: Any, cutoff: int, template: str = "alpaca") -> EncodedRow:
-    """Encode one row of ``mix/train.jsonl`` with loss on the answers and their end tokens only.
+def encode_row(
+    row: dict, tokenizer: Any, cutoff: int, template: str = "alpaca", loss_on: str = "answers"
+) -> EncodedRow:
+    """Encode one row of ``mix/train.jsonl``.
 
-    Of a conversation in the chat template every answer carries loss.
+    Args:
+        loss_on: ``answers``: loss on the answers and their end tokens only, of a conversation in the chat template on
+            every answer. ``all``: on every token but the first, that is on what is asked and the template's text too.
 
     Raises:
         InputError: the Alpaca template has no place for a conversation; or the template is ``chat`` and the tokenizer
             has none, or one that refuses the row, rewrites earlier turns, or ends an answer by no special token.
     """
-    input_ids, labels = _tokens(row, tokenizer, template)
+    input_ids, labels = _tokens(row, tokenizer, template, loss_on)
     return EncodedRow(input_ids[:cutoff], labels[:cutoff], whole_tokens=len(input_ids))
 
 
@@ -104,9 +109,10 @@ def check_row(row: dict, tokenizer: Any) -> None:
         pass
 
 
-def _tokens(row: dict, tokenizer: Any, template: str) -> tuple[list[int], list[int]]:
+def _tokens(row: dict, tokenizer: Any, template: str, loss_on: str) -> tuple[list[int], list[int]]:
     """Token ids and labels of a row, nothing cut off."""
-    return _chat_row(row, tokenizer) if template == "chat" else _alpaca_row(row, tokenizer)
+    ids, labels = _chat_row(row, tokenizer) if template == "chat" else _alpaca_row(row, tokenizer)
+    return (ids, [IGNORED, *ids[1:]]) if loss_on == "all" else (ids, labels)
 
 
 def _alpaca_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -197,32 +203,39 @@ def _longer(ids: list[int], text: str, longer: str, tokenizer: Any) -> list[int]
 # --- looking at what is trained on --------------------------------------------------------------------------------
 
 
-def token_table(rows: list[dict], tokenizer: Any, cutoff: int, template: str = "alpaca") -> Iterator[dict]:
-    """What the cutoff and the template make of each row.
+def token_table(
+    rows: list[dict], tokenizer: Any, cutoff: int, template: str = "alpaca", loss_on: str = "answers"
+) -> Iterator[dict]:
+    """What the cutoff, the template and ``loss_on`` make of each row.
 
     Yields:
-        source, form; tokens (before the cutoff), supervised_tokens (within it); end_cut_off: the answer goes on behind
-        the cutoff, and its end token is not learned; nothing_to_learn: no supervised token is within it.
+        source, form; tokens (before the cutoff), supervised_tokens (within it), answers and all (what those would be
+        with that ``loss_on``); end_cut_off: the answer goes on behind the cutoff, and its end token is not learned;
+        nothing_to_learn: no supervised token is within it.
 
     Raises:
         InputError: see ``encode_row``.
     """
     for row in rows:
         encoded = encode_row(row, tokenizer, cutoff, template)
+        by_choice = {"answers": encoded.supervised_tokens, "all": len(encoded.input_ids) - 1}
         yield {
             "source": row["source"],
             "form": row["form"],
             "tokens": encoded.whole_tokens,
-            "supervised_tokens": encoded.supervised_tokens,
+            "supervised_tokens": by_choice[loss_on],
+            **by_choice,
             "end_cut_off": encoded.truncated,
-            "nothing_to_learn": not encoded.supervised_tokens,
+            "nothing_to_learn": not by_choice[loss_on],
         }
 
 
-def loss_pieces(row: dict, tokenizer: Any, cutoff: int, template: str = "alpaca") -> list[tuple[str, str]]:
+def loss_pieces(
+    row: dict, tokenizer: Any, cutoff: int, template: str = "alpaca", loss_on: str = "answers"
+) -> list[tuple[str, str]]:
     """A row as the texts of its runs of tokens, each with what becomes of it: ``read``, ``learned`` or ``cut off``."""
     pieces: list[tuple[list[int], str]] = []
-    ids, labels = _tokens(row, tokenizer, template)
+    ids, labels = _tokens(row, tokenizer, template, loss_on)
     for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
         fate = "cut off" if place >= cutoff else "read" if label == IGNORED else "learned"
         if not pieces or pieces[-1][1] != fate:

@@ -1,8 +1,8 @@
-"""A trained run to one model in 16 bits: the base as trained, out of its 4 bits, with the adapter added.
+"""A trained run to one model in 16 bits: the base as trained, out of its 4 or 8 bits, with the adapter added.
 
-The adapter was trained on the 4-bit weights. So it is these, written out, that it is added to (not the base's own
+The adapter was trained on the quantised weights. So it is these, written out, that it is added to (not the base's own
 16-bit weights, which it has never seen), in 32 bits, rounded to 16 once; and never after a forward in evaluation mode,
-nor into a 4-bit layer, which would quantise the sum anew.
+nor into a quantised layer, which would quantise the sum anew. A base in 16 bits is taken as it was trained on, too.
 """
 
 import gc
@@ -16,7 +16,7 @@ from safety_nb import __version__
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
-from safety_nb.train import cards, inputs, models, records
+from safety_nb.train import cards, inputs, models, quantised, records
 from safety_nb.train.encoding import IGNORED, EncodedRow, encode_row
 
 DTYPES = ("bfloat16", "float16")
@@ -70,7 +70,8 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
 
     Raises:
         InputError: the run has no adapter, its files are not those its ledger recorded, ``out`` holds something, the
-            disk has no room, a weight is too large for float16, or the hub cannot be pushed to.
+            disk has no room, a weight is too large for float16, the bits of the base do not work here, or the hub
+            cannot be pushed to.
         PushFailed: it is all there, but not on the hub.
     """
     import torch
@@ -82,13 +83,14 @@ def export(run_dir: Path, out: Path, dtype: str = DTYPES[0], push: str = "") -> 
     params = TrainParams(**record["values"])
     where = params.base_model, record["base_commit"] or params.revision
     models.check(*where)
+    models.check_bits(params.base_bits)
     _check_disk(out, models.count_parameters(*where))
     if params.cpu_threads:
         torch.set_num_threads(params.cpu_threads)
     tokenizer = models.load_tokenizer(*where)
     of, rows = _rows(run, tokenizer, params)
 
-    tuned = models.load_answering(params.base_model, run.adapter, where[1], merge=False)
+    tuned = models.load_answering(params.base_model, run.adapter, where[1], merge=False, bits=params.base_bits)
     plain = models.load_plain(*where, dtype)
     merge(tuned, plain)
     parameters = sum(parameter.numel() for parameter in plain.parameters())
@@ -139,37 +141,36 @@ def _check_disk(out: Path, parameters: int) -> None:
 
 
 def merge(tuned: Any, plain: Any) -> None:
-    """Fill a base in 16 bits with the 4-bit weights, written out, and the adapter on them.
+    """Fill a base in 16 bits with the weights that were trained on, written out, and the adapter on them.
 
     Args:
-        tuned: 4-bit base with its adapter, freshly loaded.
+        tuned: base in 4, 8 or 16 bits with its adapter, freshly loaded.
         plain: the same base in 16 bits; changed in place.
 
     Raises:
         InputError: a value does not fit into the dtype.
     """
     import torch
-    from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import LoraLayer
 
     adapted = tuned.get_base_model()
-    n_layers = 0
+    packed = set(quantised.layers(tuned))
+    left = packed | {module.get_base_layer() for module in tuned.modules() if isinstance(module, LoraLayer)}
     with torch.no_grad():
         for name, linear in plain.named_modules():
             if not isinstance(linear, torch.nn.Linear):
                 continue
             layer = adapted.get_submodule(name)
             held = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-            if not isinstance(held, Linear4bit):
+            if held not in left:
                 continue
-            weight = dequantize_4bit(held.weight.data, held.weight.quant_state).float()
+            weight = quantised.written_out(held) if held in packed else held.weight.float()
             if isinstance(layer, LoraLayer):
-                weight += layer.get_delta_weight("default").float()
+                weight = weight + layer.get_delta_weight("default").float()
             linear.weight.copy_(weight)
-            n_layers += 1
-        if n_layers != len(models.four_bit_layers(tuned)):
-            raise RuntimeError(f"{n_layers} of {len(models.four_bit_layers(tuned))} 4-bit layers were found again.")
+            left.remove(held)
+        if left:
+            raise RuntimeError(f"{len(left)} layers of the base as trained were not found in the base by itself.")
         for name, parameter in plain.named_parameters():
             if not parameter.isfinite().all():
                 raise InputError(f"--dtype: a value of {name} does not fit into {parameter.dtype}; choose bfloat16.")

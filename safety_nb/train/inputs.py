@@ -36,8 +36,8 @@ class Inputs:
     """What a run is trained and validated on.
 
     Attributes:
-        truncated_rows, dropped_rows: training rows whose end the cutoff took; those left out because no answer token
-            was within it.
+        truncated_rows, dropped_rows: training rows whose end the cutoff took; those left out because no supervised
+            token was within it.
         mixture: the record of the mixture; None where the rows are not those of one.
     """
 
@@ -83,7 +83,7 @@ def recorded_mixture(run: run_folder.RunFolder) -> dict[str, Any] | None:
 
 def _learnable(rows: list[dict], params: TrainParams, tokenizer: Any) -> tuple[Rows, list[EncodedRow]]:
     """The rows that have something to learn, and all of them encoded."""
-    encoded = [encode_row(row, tokenizer, params.cutoff, params.template) for row in rows]
+    encoded = [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in rows]
     pairs = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.supervised_tokens]
     kept = Rows([one for _, one in pairs], [row["source"] for row, _ in pairs], [row["id"] for row, _ in pairs])
     return kept, encoded

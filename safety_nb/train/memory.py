@@ -12,11 +12,8 @@ from typing import Any
 
 from safety_nb.core.params import RunParams, TrainParams
 from safety_nb.core.text import amount
-from safety_nb.train import models, packing
+from safety_nb.train import models, packing, quantised
 
-# NF4 with double quantisation (Dettmers et al. 2023, section 3): 4 bits a weight, an 8-bit scale for every 64 weights,
-# and a 32-bit one for every 256 of those.
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 TIGHT = 0.9  # of what is free: more than this may not be there when it is needed
 # On the CPU a process holds more than it uses. Blocks below 32 MiB lie in glibc's heap, where PyTorch asks for aligned
 # ones: a hole that such a block leaves is some bytes too small for the next of its size, and small blocks settle in
@@ -38,7 +35,7 @@ class Memory:
     """Bytes at the peak of a stage, on the device it computes on.
 
     Attributes:
-        weights: the base, its linear layers in NF4 and the rest in the compute dtype.
+        weights: the base, its linear layers in their bits and the rest in the compute dtype.
         adapter: the adapter, and in training the states of its optimizer.
         working: activations, logits and gradients, or the cache of keys and values.
     """
@@ -53,15 +50,18 @@ class Memory:
 
 
 def count_weights(model: Any) -> tuple[int, int]:
-    """Weights of a base (real or an outline): those held in 4 bits, and all others (tied ones once)."""
-    four_bit = sum(layer.weight.numel() for layer in models.linear_layers(model))
-    return four_bit, sum(weight.numel() for weight in model.parameters()) - four_bit
+    """Weights of a base's outline: those of the layers that can be quantised, and all others (tied ones once)."""
+    linear = sum(layer.weight.numel() for layer in models.linear_layers(model))
+    return linear, sum(weight.numel() for weight in model.parameters()) - linear
 
 
 def weight_bytes(params: TrainParams, asked_dtype: str = "auto") -> int:
-    """Bytes of the base: its linear layers in NF4, the rest in the compute dtype."""
-    four_bit, others = count_weights(models.outline(params.base_model, params.revision))
-    return int(four_bit * NF4_BYTES + others * models.compute_dtype(models.pick_device(), asked_dtype).itemsize)
+    """Bytes of the base: its linear layers in ``base_bits``, the rest in the compute dtype."""
+    base = models.outline(params.base_model, params.revision)
+    itemsize = models.compute_dtype(models.pick_device(), asked_dtype).itemsize
+    shapes = map(models.shape, models.linear_layers(base))
+    linear = sum(quantised.weight_bytes(shape, params.base_bits, itemsize) for shape in shapes)
+    return int(linear + count_weights(base)[1] * itemsize)
 
 
 def training_memory(params: TrainParams, tokens: int, supervised: int) -> Memory:
@@ -183,8 +183,9 @@ def _traced(params: TrainParams, step: Callable[[Any, Any], None], training: boo
     """Weights of the adapter, and the bytes that ``step`` takes at its peak beside all weights."""
     watch, adapter, largest = _trace(params, step, training)
     device = models.pick_device()
-    # One layer at a time is unpacked from 4 bits, which the outline does not do.
-    working = watch.peak + largest * models.compute_dtype(device, _asked_dtype(params, training)).itemsize
+    working = watch.peak
+    if params.base_bits != quantised.UNQUANTISED:  # one layer at a time is unpacked, which the outline does not do
+        working += largest * models.compute_dtype(device, _asked_dtype(params, training)).itemsize
     if device == "cpu" and training:
         working += int(HELD_OF_USED * watch.heap_peak + HELD_OF_ALLOCATED * watch.heap_allocated) + LIBRARY_BYTES
     elif device == "cpu":
@@ -205,6 +206,8 @@ def _trace(params: TrainParams, step: Callable[[Any, Any], None], training: bool
     largest = max(layer.weight.numel() for layer in models.linear_layers(base))
     with torch.device("meta"):
         model = with_adapter(params, base).train(training)
+    if params.base_bits == 8 and training:
+        quantised.keep_inputs(models.linear_layers(base))
     model.config.use_cache = not training
     adapter = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     with FakeTensorMode():

@@ -1,6 +1,6 @@
-"""Loading the base model in 4-bit NF4, its tokenizer, and its LoRA adapter.
+"""Loading the base model in 4, 8 or 16 bits, its tokenizer, and its LoRA adapter.
 
-Knows neither data nor judging. torch, transformers, peft and bitsandbytes are imported inside the functions.
+Knows neither data nor judging. torch, transformers and peft are imported inside the functions.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from safety_nb.core import files
 from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.tiny import world
-from safety_nb.train import model_folder, pretrained
+from safety_nb.train import model_folder, pretrained, quantised
 
 TINY = "tiny"
 _HUB_ID = re.compile(r"(?=.{3,96}\Z)[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*(?<![.-])", re.ASCII)  # as the hub has them
@@ -145,13 +145,19 @@ def check_dtype(asked: str) -> None:
     """Check that the device itself computes in what ``train_dtype`` asks for, and does not emulate it.
 
     Raises:
-        InputError: it is bfloat16, which this device lacks.
+        InputError: it is bfloat16, which this device lacks, or float16 on the CPU.
     """
     import torch
 
+    device = pick_device()
+    if asked == "float16" and device == "cpu":
+        raise InputError(
+            "train_dtype: 'float16' is for a GPU, where the loss is scaled so that small gradients do not vanish; on "
+            "this CPU set train_dtype to auto or float32."
+        )
     if asked != "bfloat16":
         return
-    if pick_device() == "cuda":
+    if device == "cuda":
         found = torch.cuda.get_device_capability() >= (8, 0)
         device = "this GPU (compute capability below 8.0)"
     else:
@@ -209,38 +215,49 @@ def folder_sha256(folder: Path) -> str:
     return digest(files.hashes(folder, names), sort_keys=True, ensure_ascii=True)
 
 
-def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") -> Any:
-    """Load a decoder in 4-bit NF4 with double quantisation (QLoRA, Dettmers et al. 2023), on the GPU or the CPU.
+def check_bits(bits: int, asked_dtype: str = "auto") -> None:
+    """Check that a base can be held in so many bits on this device, by a trial of 8 bits; see ``quantised.check``.
+
+    Raises:
+        InputError: it can't.
+    """
+    device = pick_device()
+    quantised.check(bits, device, compute_dtype(device, asked_dtype))
+
+
+def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto", bits: int = 4) -> Any:
+    """Load a decoder, on the GPU or the CPU, with its linear layers held in so many bits.
 
     Args:
         asked_dtype: what it computes in, see ``compute_dtype``.
-    """
-    from transformers import BitsAndBytesConfig
+        bits: 4, 8 or 16, see ``quantised.loading``; 16 are the numbers that it computes in, on a CPU 32 bits each.
 
+    Raises:
+        InputError: it comes in fewer bits than those.
+    """
     device = pick_device()
     dtype = compute_dtype(device, asked_dtype)
     _let_falcon_be_quantised()
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
     model = pretrained.weights(
         "CausalLM",
         locate(base_model),
         revision,
-        quantization_config=quantization,
         dtype=dtype,
         device_map={"": 0 if device == "cuda" else "cpu"},
+        **quantised.loading(bits, dtype),
     )
-    _keep_autograd(model)
+    quantised.keep_autograd(model)
     if device == "cpu":
         _let_go_of_the_file(model)
         _give_back_freed_memory()
-    if not four_bit_layers(model):
+    held = quantised.layers(model)
+    if bits == quantised.UNQUANTISED and held:
+        raise InputError(
+            f"base_bits: the weights of {base_model!r} come quantised; choose base_bits 4, or a base_model in 16 bits."
+        )
+    if bits != quantised.UNQUANTISED and not quantised.layers(model, bits):
         raise RuntimeError(
-            f"No layer of {base_model!r} was quantised to 4 bits; its linear layers are of no known kind."
+            f"No layer of {base_model!r} was quantised to {bits} bits; its linear layers are of no known kind."
         )
     return model
 
@@ -248,7 +265,7 @@ def load_base(base_model: str, revision: str = "", asked_dtype: str = "auto") ->
 def outline(base_model: str, revision: str = "", asked_dtype: str = "auto", asked: str = "base_model") -> Any:
     """The base as tensors without storage (PyTorch's ``meta`` device): reads its ``config.json`` and no weights.
 
-    Its linear layers are those that ``load_base`` holds in 4 bits. Takes an adapter as the real one does.
+    Its linear layers are those that ``load_base`` quantises. Takes an adapter as the real one does.
 
     Raises:
         InputError: transformers does not know this kind of model, or its configuration is bad.
@@ -262,12 +279,20 @@ def outline(base_model: str, revision: str = "", asked_dtype: str = "auto", aske
 
 
 def linear_layers(model: Any) -> list[Any]:
-    """The linear layers of a model that ``load_base`` holds in 4 bits: all but the one that makes the logits."""
+    """The linear layers of a model that ``load_base`` quantises: all but the one that makes the logits."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
     return [module for module in model.modules() if type(module) in (torch.nn.Linear, Conv1D) and module is not head]
+
+
+def shape(layer: Any) -> tuple[int, int]:
+    """Outputs and inputs of one of ``linear_layers``."""
+    import torch
+
+    outside, inside = layer.weight.shape
+    return (outside, inside) if isinstance(layer, torch.nn.Linear) else (inside, outside)  # Conv1D is transposed
 
 
 _IN_FLOAT32 = 1_000_000_000  # parameters
@@ -329,16 +354,6 @@ def _let_falcon_be_quantised() -> None:
     modeling_falcon.FalconLinear = torch.nn.Linear
 
 
-def _keep_autograd(model: Any) -> None:
-    """Stop bitsandbytes from repacking 4-bit weights into a form without gradients.
-
-    On CPUs with AVX512-BF16 any forward in evaluation mode repacks each layer in place; training that goes on
-    afterwards shows a normal loss while most LoRA gradients are zero. Must run before the first forward.
-    """
-    for layer in four_bit_layers(model):
-        layer.support_avx512bf16_for_cpu = False
-
-
 def _let_go_of_the_file(model: Any) -> None:
     """Copy what still lies in the mapped file of the weights, which would stay resident as a whole.
 
@@ -358,17 +373,10 @@ def _give_back_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def four_bit_layers(model: Any) -> list[Any]:
-    """The layers of a model that hold their weights in 4 bits."""
-    from bitsandbytes.nn import Linear4bit
-
-    return [module for module in model.modules() if isinstance(module, Linear4bit)]
-
-
 def add_adapter(
     model: Any, *, r: int, alpha: int, dropout: float, targets: list[str], gradient_checkpointing: bool
 ) -> Any:
-    """Put a fresh LoRA adapter on a 4-bit base. Seed before calling: the initial weights are random.
+    """Put a fresh LoRA adapter on a base. Seed before calling: the initial weights are random.
 
     Args:
         targets: names of linear layers, or ``["all-linear"]``.
@@ -382,7 +390,7 @@ def add_adapter(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    layers = set(four_bit_layers(model)) or set(linear_layers(model))  # none in 4 bits: an outline
+    layers = set(quantised.layers(model)) or set(linear_layers(model))  # none: an outline, or a base in 16 bits
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module in layers}
     missing = [target for target in targets if target != "all-linear" and target not in names]
     if missing:
@@ -400,19 +408,20 @@ def add_adapter(
         return get_peft_model(model, config)
 
 
-def load_answering(base_model: str, adapter: Path | None, revision: str = "", merge: bool = True) -> Any:
-    """Load the 4-bit base, with a trained adapter or as it is, ready to generate.
+def load_answering(base_model: str, adapter: Path | None, revision: str = "", merge: bool = True, bits: int = 4) -> Any:
+    """Load the base, with a trained adapter or as it is, ready to generate.
 
     Args:
         adapter: folder of the adapter; None for the base alone.
-        merge: where memory allows, take the weights out of their 4 bits and add the adapter to them, which is faster.
-            The numbers stay those that were trained on: nothing is quantised anew.
+        merge: where memory allows, take the weights out of their 4 or 8 bits and add the adapter to them, which is
+            faster. The weights stay those that were trained on: nothing is quantised anew.
+        bits: those that the base is held in, as in training.
     """
     from peft import PeftModel
 
-    model = load_base(base_model, revision)
+    model = load_base(base_model, revision, bits=bits)
     merge = merge and _fits_dequantised(model)
-    if merge:  # before any forward: afterwards bitsandbytes may have repacked the weights
+    if merge and quantised.layers(model):  # before any forward: afterwards bitsandbytes may have repacked the weights
         model = _dequantised(model)
     if adapter is not None:
         with _without_peft_warning():
@@ -422,8 +431,10 @@ def load_answering(base_model: str, adapter: Path | None, revision: str = "", me
 
 
 def is_merged(model: Any) -> bool:
-    """Whether a model holds no weights in 4 bits any more."""
-    return not four_bit_layers(model)
+    """Whether a model is one in 16 bits or more: out of its 4 or 8 bits, and with no adapter beside the weights."""
+    from peft import PeftModel
+
+    return not quantised.layers(model) and not isinstance(model, PeftModel)
 
 
 def free_memory() -> int:
@@ -464,11 +475,11 @@ def _reclaimable(group: Path) -> int:
     return 0
 
 
-_MEMORY_SHARE = 0.6  # of what is free, for the weights of a model out of its 4 bits; the rest is for its work
+_MEMORY_SHARE = 0.6  # of what is free, for the weights of a model out of its 4 or 8 bits; the rest is for its work
 
 
 def _fits_dequantised(model: Any) -> bool:
-    needed = sum(layer.in_features * layer.out_features for layer in four_bit_layers(model)) * model.dtype.itemsize
+    needed = sum(layer.in_features * layer.out_features for layer in quantised.layers(model)) * model.dtype.itemsize
     return needed < _MEMORY_SHARE * free_memory()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams, validate
-from safety_nb.train import cards, models
+from safety_nb.train import cards, models, quantised
 from safety_nb.train.inputs import Inputs, Rows
 from safety_nb.train.memory import Choice
 
@@ -18,9 +18,10 @@ class TrainingRecord:
 
     Attributes:
         rows, truncated_rows, dropped_rows: training rows; those whose end the cutoff took; those left out because no
-            answer token was within the cutoff.
+            supervised token was within the cutoff.
         supervised_tokens: tokens that carried loss in one epoch, by source of the row.
-        trainable_parameters, four_bit_layers: size of the adapter; layers of the base held in 4 bits.
+        trainable_parameters, four_bit_layers, eight_bit_layers: size of the adapter; layers of the base held in 4 and
+            in 8 bits.
         steps: optimizer steps. packed: whether rows shared sequences; pack_tokens: tokens a sequence could have, at
             the end. memory_choice: what was computed at once, and why.
         train_loss: mean over the last tenth of the steps. validation_loss: of the adapter that is kept, or None. Both
@@ -38,6 +39,7 @@ class TrainingRecord:
     supervised_tokens: dict[str, int]
     trainable_parameters: int
     four_bit_layers: int
+    eight_bit_layers: int
     steps: int
     packed: bool
     pack_tokens: int
@@ -93,7 +95,8 @@ def of_training(params: TrainParams, inputs: Inputs, choice: Choice, loop: Any, 
         dropped_rows=inputs.dropped_rows,
         supervised_tokens=inputs.training.supervised_by_source(),
         trainable_parameters=sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
-        four_bit_layers=len(models.four_bit_layers(loop.model)),
+        four_bit_layers=len(quantised.layers(loop.model, 4)),
+        eight_bit_layers=len(quantised.layers(loop.model, 8)),
         steps=loop.state.global_step,
         packed=trained.packed,
         pack_tokens=loop.capacity,

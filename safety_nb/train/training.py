@@ -1,4 +1,4 @@
-"""QLoRA training: the rows of a mixture and a 4-bit base become an adapter and a table of losses.
+"""Training: the rows of a mixture and a frozen base become an adapter and a table of losses.
 
 Knows nothing of judging or plots.
 """
@@ -31,8 +31,8 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
 
     Raises:
         InputError: no row has an answer within the cutoff, the template has no place for a row, a LoRA target is not a
-            layer of the model, the disk has no room for checkpoints, the device lacks the dtype asked for, or what
-            ``report_to`` names is not installed.
+            layer of the model, the disk has no room for checkpoints, the device lacks the dtype or the bits asked
+            for, or what ``report_to`` names is not installed.
         packed_trainer.TrainingDiverged: the loss is not finite, or far above where it was.
     """
     import torch
@@ -41,6 +41,7 @@ def train(params: TrainParams, on_metrics: Callable[[Callable[[], Any]], None] |
     run = run_folder.open_run(params.run_dir)
     check_report_to(params.report_to)
     models.check_dtype(params.train_dtype)
+    models.check_bits(params.base_bits, params.train_dtype)
     if params.cpu_threads:
         torch.set_num_threads(params.cpu_threads)
     read = inputs.read(run, params, models.load_tokenizer(params.base_model, params.revision))
@@ -104,7 +105,7 @@ def _loop(
     """The ``PackedTrainer`` over a new adapter, and whether it packs rows."""
     from safety_nb.train import packed_trainer
 
-    model = models.load_base(params.base_model, params.revision, params.train_dtype)
+    model = models.load_base(params.base_model, params.revision, params.train_dtype, params.base_bits)
     model = models.add_adapter(
         model,
         r=params.lora_r,

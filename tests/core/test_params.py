@@ -230,10 +230,14 @@ def test_namespace_of_a_notebook_is_checked():
 TRAINING_VALUES = {
     *("cutoff", "epochs", "learning_rate", "lr_scheduler", "warmup_steps", "weight_decay", "optimizer", "batch_size"),
     *("micro_batch_size", "lora_r", "lora_alpha", "lora_dropout", "lora_targets", "eval_steps", "best_checkpoint"),
+    *("loss_on", "base_bits"),
 }
 
 
-@pytest.mark.parametrize(("recipe", "more"), [("current", set()), ("paper", {"n_validation"})])
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [("current", set()), ("paper", {"n_validation"}), ("paper-script", {"n_validation", "train_dtype"})],
+)
 def test_recipe_names_every_training_value(recipe, more):
     others = set(TrainParams.model_fields) - TRAINING_VALUES
     assert others == {
@@ -251,6 +255,22 @@ def test_recipe_of_the_paper_is_the_known_one():
     known |= {"n_validation": 500, "warmup_steps": 10, "lora_r": 4, "lora_alpha": 16, "lora_dropout": 0.05}
     known |= {"lora_targets": ["q_proj", "v_proj"], "eval_steps": 50, "best_checkpoint": True}
     assert filled.model_dump(include=set(known)) == known
+
+
+def test_recipe_of_the_released_script_is_the_known_one():
+    # Read in the released script; what its trainer does with what it does not name: no weight decay, a linear decay.
+    filled = validate(RunParams, {"recipe": "paper-script"})
+    known = {"epochs": 3, "learning_rate": 3e-4, "batch_size": 128, "micro_batch_size": 4, "cutoff": 256, "lora_r": 8}
+    known |= {"lora_alpha": 16, "lora_dropout": 0.05, "lora_targets": ["q_proj", "v_proj"], "n_validation": 2000}
+    known |= {"loss_on": "all", "base_bits": 8, "train_dtype": "float16", "warmup_steps": 10, "eval_steps": 50}
+    known |= {"optimizer": "adamw_torch", "best_checkpoint": True, "lr_scheduler": "linear", "weight_decay": 0.0}
+    assert filled.model_dump(include=set(known)) == known
+
+
+def test_recipes_but_the_scripts_keep_four_bits_and_the_loss_on_answers():
+    for recipe in RECIPES.keys() - {"paper-script"}:
+        filled = validate(RunParams, {"recipe": recipe})
+        assert (filled.base_bits, filled.loss_on, filled.train_dtype) == (4, "answers", "auto")
 
 
 def test_current_recipe_is_what_it_is_said_to_be():
@@ -282,7 +302,7 @@ def test_recipe_in_a_study_fills_each_run_and_may_be_swept():
 
 
 def test_unknown_recipe_is_refused_with_the_choices():
-    assert "'tiny', 'current' or 'paper'" in complaint(recipe="papers")
+    assert "'tiny', 'current', 'paper' or 'paper-script'" in complaint(recipe="papers")
     assert complaint(recipe={"a": 1}).startswith("recipe:")
 
 

@@ -212,24 +212,26 @@ def test_gpu_is_described():
     assert "compute capability" in found.found
 
 
-def test_four_bits_work_here():
-    assert machine.four_bits().state == "ok"
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_bases_work_here(bits):
+    assert machine.base_bits(bits).state == "ok"
 
 
 @pytest.mark.parametrize("fault", ["raises", "wrong"])
-def test_four_bits_that_do_not_work_are_a_problem(monkeypatch, fault):
+@pytest.mark.parametrize(("bits", "name", "state"), [(4, "matmul_4bit", "problem"), (8, "matmul", "warning")])
+def test_bits_that_do_not_work_are_told(monkeypatch, fault, bits, name, state):
     import bitsandbytes as bnb
 
-    real = bnb.matmul_4bit
+    real = getattr(bnb, name)
 
-    def broken(x, *others):
+    def broken(x, *others, **more):
         if fault == "raises":
             raise RuntimeError("no kernel image")
-        return real(x * 2, *others)
+        return real(x * 2, *others, **more)
 
-    monkeypatch.setattr(bnb, "matmul_4bit", broken)
-    found = machine.four_bits()
-    assert found.state == "problem"
+    monkeypatch.setattr(bnb, name, broken)
+    found = machine.base_bits(bits)
+    assert found.state == state
     assert found.mend.endswith(f"bitsandbytes=={machine.tested()['bitsandbytes']}")
 
 

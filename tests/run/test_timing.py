@@ -46,6 +46,15 @@ def test_work_is_counted_in_packs(tokenizer):
     assert (cut.answer_tokens, cut.evaluation_tokens) == (5, 0)
 
 
+def test_answers_are_as_long_as_those_taught_whatever_carries_loss(tokenizer):
+    long = encode_row(LONG_ROW, tokenizer, 256)
+    run = params(loss_on="all", max_new_tokens=1000)
+    work = timing.count_work(run, tokenizer, [LONG_ROW] * 4, [], ["Why?"])
+    assert work.answer_tokens == long.supervised_tokens
+    # All tokens of each but its first.
+    assert work.pack_supervised == work.pack_tokens - work.pack_tokens // len(long.input_ids)
+
+
 def test_many_rows_are_counted_from_a_sample(tokenizer):
     rows = [ROW] * 4999 + [LONG_ROW]
     work = timing.count_work(params(), tokenizer, rows, [], ["Why?"])

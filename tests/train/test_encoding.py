@@ -344,9 +344,13 @@ def test_token_table_tells_what_is_cut_off_and_what_teaches_nothing(tokenizer):
     row = {**ROW, "source": "mine", "form": "instruction"}
     expected = {"source": "mine", "form": "instruction", "tokens": n}
     for cutoff, learned in ((n, n - n_prompt), (n - 1, n - n_prompt - 1), (n_prompt, 0)):
-        assert list(token_table([row], tokenizer, cutoff)) == [
-            {**expected, "supervised_tokens": learned, "end_cut_off": cutoff < n, "nothing_to_learn": learned == 0}
-        ]
+        # Of all tokens within the cutoff the first has none to be predicted from.
+        expected |= {"end_cut_off": cutoff < n, "answers": learned, "all": cutoff - 1}
+        for loss_on in ("answers", "all"):
+            supervised = expected[loss_on]
+            assert list(token_table([row], tokenizer, cutoff, loss_on=loss_on)) == [
+                {**expected, "supervised_tokens": supervised, "nothing_to_learn": supervised == 0}
+            ]
 
 
 def test_pieces_of_a_row_are_its_text_by_what_becomes_of_it(tokenizer):
@@ -355,3 +359,27 @@ def test_pieces_of_a_row_are_its_text_by_what_becomes_of_it(tokenizer):
     assert loss_pieces(ROW, tokenizer, LONG) == [(prompt, "read"), (ROW["output"] + tokenizer.eos_token, "learned")]
     kept, cut_off = loss_pieces(ROW, tokenizer, len(whole.input_ids) - 1)[1:]
     assert (kept, cut_off) == ((ROW["output"], "learned"), (tokenizer.eos_token, "cut off"))
+    first, *others = loss_pieces(ROW, tokenizer, LONG, loss_on="all")
+    assert first == (tokenizer.bos_token, "read")
+    assert others == [(templates.render(ROW["instruction"]) + ROW["output"] + tokenizer.eos_token, "learned")]
+
+
+# Loss on all tokens
+
+
+def test_loss_on_all_is_on_every_token_but_the_first(tokenizer):
+    answers, everything = (encode_row(WITH_INPUT, tokenizer, LONG, loss_on=each) for each in ("answers", "all"))
+    assert everything.input_ids == answers.input_ids
+    assert everything.labels == [IGNORED, *answers.input_ids[1:]]
+    assert everything.supervised_tokens == len(answers.input_ids) - 1
+
+
+def test_loss_on_all_is_on_every_turn_of_a_conversation(tokenizer):
+    (answers, everything) = (encode_row(TALK, chatting(INST), LONG, "chat", each) for each in ("answers", "all"))
+    assert everything.input_ids == answers.input_ids and everything.labels == [IGNORED, *answers.input_ids[1:]]
+    assert answers.supervised_tokens < everything.supervised_tokens
+
+
+def test_loss_on_all_teaches_what_is_asked_where_the_cutoff_takes_the_answer(tokenizer):
+    # As the released script of the paper does.
+    assert encode_row(ROW, tokenizer, 10, loss_on="all").supervised_tokens == 9

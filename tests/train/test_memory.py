@@ -11,11 +11,10 @@ import pytest
 import traces
 
 from safety_nb.core.params import RunParams, validate
-from safety_nb.train import models
+from safety_nb.train import models, quantised
 from safety_nb.train.memory import (
     HEAP_FACTOR,
     LIBRARY_BYTES,
-    NF4_BYTES,
     Choice,
     _trace,
     _watch,
@@ -57,23 +56,26 @@ def saved_model(folder: Path, kind: str) -> str:
 def test_outline_counts_as_quantised_what_is_quantised(tmp_path, kind):
     base = saved_model(tmp_path / kind, kind)
     real, outline = models.load_base(base), models.outline(base)
-    expected = {name for name, module in real.named_modules() if module in set(models.four_bit_layers(real))}
+    expected = {name for name, module in real.named_modules() if module in set(quantised.layers(real))}
     assert expected
     assert {n for n, module in outline.named_modules() if module in set(models.linear_layers(outline))} == expected
     # Two weights of 4 bits a byte; everything else has its own number.
-    four_bit = sum(layer.weight.numel() * 2 for layer in models.four_bit_layers(real))
+    four_bit = sum(layer.weight.numel() * 2 for layer in quantised.layers(real))
     others = sum(weight.numel() for weight in real.parameters()) - four_bit // 2
     assert count_weights(outline) == (four_bit, others)
 
 
-def test_bytes_of_an_nf4_weight_are_those_of_a_real_layer():
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_bytes_of_a_weight_are_those_of_a_real_layer(bits):
     import torch
-    from bitsandbytes.functional import quantize_4bit
 
-    weights = 1024 * 1024
-    packed, state = quantize_4bit(torch.randn(1024, 1024), quant_type="nf4", compress_statistics=True)
-    held = sum(tensor.nbytes for tensor in (packed, state.absmax, state.state2.absmax))
-    assert held == weights * NF4_BYTES
+    weight = quantised.layer(512, 1024, bits, torch.bfloat16, "cpu").weight
+    held = {
+        4: lambda: [weight, weight.quant_state.absmax, weight.quant_state.state2.absmax],
+        8: lambda: [weight, weight.SCB],
+        16: lambda: [weight],
+    }[bits]()
+    assert sum(tensor.nbytes for tensor in held) == quantised.weight_bytes((1024, 512), bits, itemsize=2)
 
 
 # Memory
@@ -100,8 +102,13 @@ def test_watch_counts_what_is_made_and_let_go():
 
 def test_memory_of_the_parts():
     memory = training_memory(params(lora_r=8), 64, 16)
-    four_bit, others = count_weights(models.outline("tiny"))
-    assert memory.weights == int(four_bit * NF4_BYTES + others * 4)  # float32 on the CPU
+    linear, others = count_weights(models.outline("tiny"))
+    # NF4: half a byte a weight, a byte for each 64 and 4 bytes for each 64 x 256. The rest: float32 on the CPU.
+    assert memory.weights == int(linear * (1 / 2 + 1 / 64 + 1 / 4096) + others * 4)
+    # int8: a byte a weight, and 4 for each row of the 7 layers of each of the 4 decoder layers.
+    rows = 4 * (5 * 128 + 2 * 384)
+    assert training_memory(params(base_bits=8), 64, 16).weights == linear + 4 * rows + others * 4
+    assert training_memory(params(base_bits=16), 64, 16).weights == (linear + others) * 4
     # A matrix of rank 8 on either side of each linear layer; the adapter and two states, of 4 bytes each.
     adapter = sum(8 * sum(layer.weight.shape) for layer in models.linear_layers(models.outline("tiny")))
     assert memory.adapter == adapter * 12
@@ -122,18 +129,20 @@ def test_memory_grows_with_packs_and_their_answers_and_shrinks_with_checkpoints(
     assert 1 <= grown / (768 * 1024 * 4) <= 2
 
 
-def test_what_a_step_uses_is_what_the_allocator_gives_out():
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_what_a_step_uses_is_what_the_allocator_gives_out(bits):
     """The traced bytes of a step against those that PyTorch's allocator gave out in a real one."""
     from torch.profiler import profile
 
     from safety_nb.train import packed_trainer, packing
 
-    checked = params()
+    # On two of seven layers: what the other five are given is kept by those in 8 bits alone.
+    checked = params(base_bits=bits, lora_targets=["q_proj", "v_proj"])
     tokens, supervised = 512, 256
     pack = packing.Pack(
         [5] * tokens, list(range(tokens)), list(range(supervised)), [5] * supervised, [0] * supervised, [0]
     )
-    model = with_adapter(checked, models.load_base("tiny")).train()
+    model = with_adapter(checked, models.load_base("tiny", bits=bits)).train()
     packed_trainer.attend_by_row(model)
     packed_trainer.token_losses(model, pack).mean().backward()
     model.zero_grad()
@@ -236,7 +245,7 @@ del (model := [models.load_base("tiny")])[:]  # whatever is imported late
 gc.collect()
 before, unloaded = memory("VmRSS"), memory("RssAnon")
 Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
-model = models.load_base(params.base_model)
+model = models.load_base(params.base_model, bits=params.base_bits)
 loaded = memory("RssAnon") - unloaded
 if answers:
     ids = torch.randint(1, 32000, (params.generation_batch_size, width))
@@ -283,6 +292,8 @@ def llama(tmp_path_factory) -> str:
     [
         ({}, 512, "training"),
         pytest.param({"gradient_checkpointing": True}, 1024, "training", marks=pytest.mark.soak),
+        pytest.param({"base_bits": 8}, 512, "training", marks=pytest.mark.soak),
+        pytest.param({"base_bits": 16}, 512, "training", marks=pytest.mark.soak),
         ({"generation_batch_size": 16, "max_new_tokens": 12}, 128, "answers"),
     ],
 )

@@ -14,7 +14,7 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, TrainParams
 from safety_nb.data import mixing
-from safety_nb.train import models, packed_trainer, records, training
+from safety_nb.train import models, packed_trainer, quantised, records, training
 from safety_nb.train.encoding import IGNORED, encode_row
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -65,7 +65,7 @@ def small_run(folder: Path, mixture: dict | None = None, **changes: object) -> T
 
 def test_every_linear_layer_of_the_base_is_four_bit_nf4_twice_quantised():
     model = models.load_base("tiny")
-    layers = models.four_bit_layers(model)
+    layers = quantised.layers(model, 4)
     # Four decoder layers with seven linear layers each: q, k, v, o, gate, up, down.
     assert len(layers) == 4 * 7
     for layer in layers:
@@ -261,7 +261,7 @@ def test_a_cpu_computes_in_bfloat16_when_asked(tmp_path, monkeypatch):
     step, seen = packed_trainer.PackedTrainer.training_step, set()
 
     def watched(self, model, inputs, *more):
-        seen.add((model.get_input_embeddings().weight.dtype, models.four_bit_layers(model)[0].compute_dtype))
+        seen.add((model.get_input_embeddings().weight.dtype, quantised.layers(model, 4)[0].compute_dtype))
         seen.update(weight.dtype for weight in model.parameters() if weight.requires_grad)
         return step(self, model, inputs, *more)
 
