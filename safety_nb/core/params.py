@@ -398,7 +398,7 @@ class AnnotateParams(Checked):
     annotator: str = Field("annotator1", description="name of the person who labels, and of the file of their labels")
     ask: Literal["refusal", "delivery", "harmfulness", "pair"] = Field(
         "refusal",
-        description="refusal (how it sounds), delivery (what it gives), harmfulness (0 to 4) or pair (which is better)",
+        description="refusal (how it sounds), delivery (what it gives), harmfulness (0 to 4), pair (the better)",
     )
     n: int = Field(100, ge=0, description="items to label, the same for every annotator; 0 for all")
     runs: list[str] = Field([], description="runs of the study (or models of the table) to take; all if empty")
