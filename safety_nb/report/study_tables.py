@@ -29,7 +29,7 @@ _PREFERENCE = {"dataset": str, "prompt_id": str, "judge": str, "score": (int, fl
 # What the comparison reads of a run, below its folder.
 _READ = (
     *("judgements.jsonl", "prompts.jsonl", "responses.jsonl", "mix/mixture.json", "train/training.json"),
-    *("train/validation_losses.jsonl", "preferences.jsonl"),
+    *("train/validation_losses.jsonl", "preferences.jsonl", "capabilities"),
 )
 
 
@@ -208,15 +208,21 @@ def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
     answers = capability_answers(root, tables)
     if answers.empty:
         return tables
-    limited = answers["limit"].astype(int)
-    names = answers["task"].where(limited == 0, answers["task"] + " (first " + limited.astype(str) + ")")
-    judged = capabilities.judgements(answers.assign(task=names))
+    judged = capabilities.judgements(with_limits(answers))
+    names = judged["dataset"]
     columns = [name for name in tables.judgements.columns if name in judged]
     return replace(
         tables,
         judgements=pd.concat([tables.judgements, judged[columns]], ignore_index=True),
         roles={**tables.roles, **dict.fromkeys(names, "facts")},
     )
+
+
+def with_limits(answers: "pd.DataFrame") -> "pd.DataFrame":
+    """Answers to capability tasks, with a limit told in the task's name."""
+    limited = answers["limit"].astype(int)
+    names = answers["task"].where(limited == 0, answers["task"] + " (first " + limited.astype(str) + ")")
+    return answers.assign(task=names)
 
 
 def _items(run: run_folder.RunFolder) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.params import ReportParams
 from safety_nb.data.datasets import sources
+from safety_nb.generate import capabilities
 from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
@@ -43,7 +44,10 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     run_folder.require(run, ["judgements.jsonl"], maker="judge")
     mixture = files.read_record(run.mixture, study_tables.MIXTURE)
     judgements = pd.DataFrame(files.read_jsonl(run.judgements, study_tables.JUDGEMENT))
-    table = summarise_run(judgements, run.root.name, mixture[N_SAFETY], mixture["seed"])
+    known = capabilities.judgements(study_tables.with_limits(capabilities.read(run)))
+    columns = [name for name in judgements.columns if name in known]
+    judged = pd.concat([judgements, known[columns]], ignore_index=True) if len(known) else judgements
+    table = summarise_run(judged, run.root.name, mixture[N_SAFETY], mixture["seed"])
     files.write_csv(run.summary, table)
     responses = pd.DataFrame(files.read_jsonl(run.responses, study_tables.ANSWER))
     # The first judge that labelled a response gives the label shown beside it.
@@ -58,7 +62,10 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
         summary=table,
         answers=responses.merge(labels, how="left", on=keys),
         generation=files.read_json(run.generation) if run.generation.is_file() else {},
-        roles=sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"]))),
+        roles={
+            **(sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"])))),
+            **dict.fromkeys(known["dataset"], "facts"),
+        },
         samples=params.report_samples,
     )
     files.write_text(run.report, page)

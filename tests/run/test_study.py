@@ -254,6 +254,27 @@ def test_a_study_that_grows_executes_only_the_new_runs(small_study, origin, tmp_
 
 
 @of_study
+def test_capabilities_join_a_run_that_is_there(small_study, tmp_path):
+    run = run_folder.RunFolder(tmp_path / "run")
+    shutil.copytree(small_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
+    before = {path.name: path.stat().st_mtime_ns for path in run.notebooks.iterdir()}
+    asked = ["--set", "capabilities=[tiny-completion]", "--set", "capability_limit=6", "--out", str(run.root)]
+    done = command("run", str(run.params), *asked, cwd=tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in run.notebooks.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {"capabilities.ipynb", "5-report.ipynb"}
+    assert [line.split()[0] for line in done.stdout.splitlines()][:2] == ["capabilities", "report"]
+    right = [row["correct"] for row in files.read_jsonl(run.capabilities / "tiny-completion.jsonl")]
+    (row,) = [row for row in csv.DictReader(run.summary.open()) if row["dataset"] == "tiny-completion (first 6)"]
+    assert float(row["estimate"]) == pytest.approx(sum(right) / 6) and row["n"] == "6"
+    assert "tiny-completion (first 6)" in run.report.read_text()
+    # A file that is changed is named where it is read.
+    whole = (run.capabilities / "tiny-completion.jsonl").read_bytes()
+    (run.capabilities / "tiny-completion.jsonl").write_bytes(whole[:-9])
+    (told,) = run_folder.misfits(run, ["capabilities"])
+    assert "capabilities is not what stage 'capabilities' left there" in told
+
+
+@of_study
 def test_a_changed_parameter_executes_only_what_depends_on_it(small_study, tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
     shutil.copytree(small_study / "outputs" / "tiny-study" / "n0_seed0", run.root)

@@ -75,6 +75,7 @@ def test_seconds_add_up():
 def test_forked_notebooks_share_their_imports():
     # 10 s of imports and 5 notebooks a run, of 1.2 s forked and of 3.4 s plain.
     assert timing.notebook_seconds(10, forked=True, runs=2) == pytest.approx(10 + 2 * 5 * 1.2)
+    assert timing.notebook_seconds(10, forked=True, notebooks=6) == pytest.approx(10 + 6 * 1.2)
     assert timing.notebook_seconds(10, forked=False, runs=2) == pytest.approx(2 * (10 + 5 * 3.4))
 
 
