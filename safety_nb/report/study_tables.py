@@ -14,6 +14,7 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.params import StudySettings
 from safety_nb.core.text import visible
 from safety_nb.generate import capabilities
+from safety_nb.judge import category_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ _PREFERENCE = {"dataset": str, "prompt_id": str, "judge": str, "score": (int, fl
 _READ = (
     *("judgements.jsonl", "prompts.jsonl", "responses.jsonl", "mix/mixture.json", "train/training.json"),
     *("train/validation_losses.jsonl", "preferences.jsonl", "capabilities"),
+    category_scores.FILE,
 )
 
 
@@ -47,6 +49,8 @@ class StudyTables:
         items: what else every run answered one by one: run, the swept parameters, n_safety, seed, measure, prompt_id
             (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row), capability
             tasks (1 or 0), and preferences against the smallest N (1, 0.5 or 0).
+        categories: run, the swept parameters, n_safety, seed, and the columns of ``category_scores.COLUMNS``; None
+            where no judge gave such scores.
     """
 
     shared: dict[str, Any]
@@ -57,6 +61,7 @@ class StudyTables:
     roles: dict[str, str]
     types: dict[tuple[str, str], str]
     items: "pd.DataFrame"
+    categories: "pd.DataFrame | None" = None
 
 
 def read_study(folder: Path) -> StudyTables:
@@ -107,7 +112,7 @@ def _read(
     """Read planned runs, each with its folder and what else tells it apart; their names are their way from ``root``."""
     import pandas as pd
 
-    rows, judgements, roles, types, items, wrong = [], [], {}, {}, [], []
+    rows, judgements, roles, types, items, categories, wrong = [], [], {}, {}, [], [], []
     parameters = [name for name in swept if name != "study"]
     for one, folder, more in planned:
         run = run_folder.RunFolder(folder)
@@ -125,7 +130,10 @@ def _read(
         if state["state"] == run_folder.DONE and (misfits := run_folder.misfits(run, _READ)):
             wrong += misfits  # of all runs, to be told at once
         elif state["state"] == run_folder.DONE and not wrong:
-            judgements.extend({**keys, **row} for row in files.read_jsonl(run.judgements, JUDGEMENT))
+            judged = files.read_jsonl(run.judgements, JUDGEMENT)
+            judgements.extend({**keys, **row} for row in judged)
+            if len(scores := category_scores.read(run, judged)):
+                categories.append(scores.assign(**keys)[[*keys, *category_scores.COLUMNS]])
             items.extend({**keys, **row} for row in _items(run))
             asked = files.read_jsonl(run.prompts, _PROMPT) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
@@ -138,6 +146,8 @@ def _read(
     every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
     shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
     tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+    if categories:
+        tables = replace(tables, categories=pd.concat(categories, ignore_index=True))
     return _with_capabilities(tables, root)
 
 

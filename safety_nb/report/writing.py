@@ -91,7 +91,7 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
     """Write what a reader of a study gets; the path of its page.
 
     That is ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt``, ``figures/``,
-    ``answers.html`` and ``report.html``.
+    ``answers.html`` and ``report.html``; ``categories.csv`` where a judge gave category scores.
     """
     _write_tables(folder, comparison)
     figures = study_figures(comparison, _losses(folder, tables))
@@ -118,7 +118,9 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
 
 
 def _write_tables(folder: Path, comparison: Comparison) -> None:
-    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex`` and ``headline.txt``."""
+    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt`` and, if any, categories."""
+    if comparison.categories is not None:
+        files.write_csv(folder / "categories.csv", comparison.categories)
     files.write_csv(folder / "summary.csv", comparison.summary)
     files.write_csv(folder / "tests.csv", comparison.tests)
     paper = paper_tables.paper_table(comparison.rates, comparison.roles)

@@ -26,6 +26,7 @@ from safety_nb.core.params import (
     TrainParams,
     TrainRewardParams,
 )
+from safety_nb.judge import category_scores
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,7 @@ CAPABILITIES = Stage(
     ("capabilities",),
     {"tasks": "capabilities", "limit": "capability_limit", "seed": "capability_seed"},
 )
-_AFTER = STAGE_NAMES.index("generate") + 1  # where it stands among the others
-ALL_NAMES = (*STAGE_NAMES[:_AFTER], CAPABILITIES.name, *STAGE_NAMES[_AFTER:])
+ALL_NAMES = ("mix", "train", "generate", CAPABILITIES.name, "judge", "report")
 NOTEBOOK_PARAMS = {
     **{stage.notebook: stage.params for stage in STAGES},
     "study": StudyParams,
@@ -110,12 +110,17 @@ NOTEBOOK_PARAMS = {
 
 
 def of_run(params: RunParams) -> tuple[Stage, ...]:
-    """The stages of a run, in their order. Where it asks for capabilities, its report reads and shows them."""
-    if not params.capabilities:
-        return STAGES
-    *others, report = STAGES
-    report = replace(report, inputs=(*report.inputs, *CAPABILITIES.outputs))
-    return (*others[:_AFTER], CAPABILITIES, *others[_AFTER:], report)
+    """The stages of a run, in their order, with what its parameters make them leave.
+
+    Where it asks for capabilities, its report reads and shows them.
+    """
+    *others, judge, report = STAGES
+    if any(map(category_scores.gives, params.judges)):
+        judge = replace(judge, outputs=(*judge.outputs, category_scores.FILE))
+    if params.capabilities:
+        others.append(CAPABILITIES)
+        report = replace(report, inputs=(*report.inputs, *CAPABILITIES.outputs))
+    return (*others, judge, report)
 
 
 def notebook_path(notebook: str) -> Path:

@@ -57,13 +57,10 @@ def test_study_is_told_by_its_largest_run_and_as_a_whole(tmp_path):
     assert "for all 4 one after the other" in found["time"].found
 
 
-def test_capabilities_are_counted_into_the_time(tmp_path, monkeypatch):
-    asked = {**MINIATURE, "capabilities": ["tiny-facts-choice"], "capability_limit": 7, "n_safety": [5, 0]}
-    works = []
-    monkeypatch.setattr(doctor.timing, "compute_seconds", lambda speed, work: works.append(work) or 1.0)
-    found = by_name(doctor.examine(asked, tmp_path / "outputs"))
-    assert [finding for finding in found.values() if finding.state == "problem"] == []
-    assert found["capabilities"].found == "7 questions of 1 task, of each run"
+def test_questions_and_tokens_of_capability_tasks_are_counted():
+    asked = params(capabilities=["tiny-facts-choice"], capability_limit=7)
+    found, tokens = doctor._capabilities(asked)
+    assert (found.state, found.found) == ("ok", "7 questions of 1 task, of each run")
     # By hand: each of the first seven questions is read with each of its choices.
     tokenizer = models.load_tokenizer("tiny")
     texts = [
@@ -72,7 +69,7 @@ def test_capabilities_are_counted_into_the_time(tmp_path, monkeypatch):
         for choice in row["choices"]
     ]
     by_hand = sum(len(tokenizer(text)["input_ids"]) for text in texts)
-    assert [work.capability_tokens for work in works] == pytest.approx([by_hand] * 3)  # the largest alone, and both
+    assert tokens == pytest.approx(by_hand)
 
 
 def test_capability_tasks_that_cannot_be_had_and_pairs_without_a_judge_are_problems(tmp_path):

@@ -13,6 +13,7 @@ from safety_nb.core.columns import N_SAFETY, RUN_KEYS, setting_names
 from safety_nb.core.params import StudySettings
 from safety_nb.data.datasets import sources
 from safety_nb.report.findings import contrasts, costs
+from safety_nb.report.findings.category_means import means
 from safety_nb.report.findings.headline import headline, useless
 from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
 from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
@@ -74,6 +75,8 @@ class Comparison:
         agreement: of the judges that tell refusals (`contrasts.agreement`).
         answer: how many are enough and how many too many, two sentences a setting.
         details: how the N compare, a short passage a setting.
+        categories: mean scores by category of harm (`category_means.means`), by the swept parameters; None where no
+            judge gave such scores.
     """
 
     rates: "pd.DataFrame"
@@ -84,6 +87,7 @@ class Comparison:
     agreement: "pd.DataFrame"
     answer: str
     details: str
+    categories: "pd.DataFrame | None" = None
 
     @property
     def tests(self) -> "pd.DataFrame":
@@ -108,7 +112,7 @@ def compare_study(tables: StudyTables) -> Comparison:
         for (run, n_safety, seed), rows in judgements.groupby(RUN_KEYS, sort=False)
     ]
     for values in itertools.product(*swept.values()):
-        by_run.append(costs.win_rates(_where(judgements, dict(zip(swept, values, strict=True))), roles))
+        by_run.append(costs.win_rates(where(judgements, dict(zip(swept, values, strict=True))), roles))
     by_run = [rows for rows in by_run if len(rows)]
     settings = [
         _setting(dict(zip(swept, values, strict=True)), judgements, rates, roles, tables)
@@ -124,6 +128,7 @@ def compare_study(tables: StudyTables) -> Comparison:
         agreement=contrasts.agreement(judgements),
         answer=" ".join(answers),
         details=headline(rates, roles),
+        categories=None if tables.categories is None else means(tables.categories, [N_SAFETY, *swept]),
     )
 
 
@@ -134,7 +139,7 @@ def _setting(
     roles: dict[str, str],
     tables: StudyTables,
 ) -> Setting:
-    judgements, rates = _where(judgements, values), _where(rates, values).drop(columns=list(values))
+    judgements, rates = where(judgements, values), where(rates, values).drop(columns=list(values))
     refusals = rates[rates["judge"] == refusal_judge(rates)]
     told = judgements[judgements["judge"] == refusal_judge(rates)]
     buys, cost = _sides(told, refusals, roles, tables.settings)
@@ -156,7 +161,7 @@ def _setting(
         between=between,
         flips=contrasts.flips(told, *(between or (0, 0))),
         types=contrasts.by_type(told, tables.types),
-        costs=costs.table(_measures(judgements, roles, _where(tables.items, values)), tables.settings.cost_margin),
+        costs=costs.table(_measures(judgements, roles, where(tables.items, values)), tables.settings.cost_margin),
     )
 
 
@@ -169,7 +174,8 @@ def _measures(judgements: "pd.DataFrame", roles: dict[str, str], items: "pd.Data
     return found
 
 
-def _where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":
+def where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":
+    """The rows of a table that have such values."""
     for name, value in values.items():
         table = table[table[name] == value]
     return table
