@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from safety_nb.report import plots
 from safety_nb.report.findings import contrasts
 from safety_nb.report.findings.comparison import Comparison, Setting, where
+from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import refusal_judge
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def draw_trade_off(comparison: Comparison, setting: Setting) -> "Axes | None":
     """Harmful requests answered against look-alikes refused, a point an N; None without both kinds of prompts."""
     if not (setting.harmful and setting.lookalike):
         return None
-    return plots.trade_off(setting.refusals, setting.harmful, setting.lookalike)
+    return plots.trade_off(setting.refusals, setting.harmful, setting.lookalike, published=setting.published)
 
 
 def draw_dose_response(comparison: Comparison, setting: Setting) -> "Axes":
@@ -70,11 +71,12 @@ def _trade_offs(comparison: Comparison) -> _Named:
     for setting in comparison.settings:
         if axes := draw_trade_off(comparison, setting):
             suffix, of = _ends(setting)
-            alt = plots.trade_off_alt(setting.refusals, setting.harmful, setting.lookalike)
+            alt = plots.trade_off_alt(setting.refusals, setting.harmful, setting.lookalike, setting.published)
             caption = (
                 f"Requests of {setting.harmful} answered against requests of {setting.lookalike} refused. "
                 "Bars are 95 % intervals."
             )
+            caption += f" Open marks: {CAVEAT}" if setting.published else ""
             yield f"trade-off{suffix}", Figure(f"What each N buys and costs{of}", axes.figure, alt, caption)
 
 

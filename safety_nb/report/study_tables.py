@@ -2,8 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ class StudyTables:
             tasks (1 or 0), and preferences against the smallest N (1, 0.5 or 0).
         categories: run, the swept parameters, n_safety, seed, and the columns of ``category_scores.COLUMNS``; None
             where no judge gave such scores.
+        base_models: run to the model that it tuned.
     """
 
     shared: dict[str, Any]
@@ -62,6 +63,7 @@ class StudyTables:
     types: dict[tuple[str, str], str]
     items: "pd.DataFrame"
     categories: "pd.DataFrame | None" = None
+    base_models: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_study(folder: Path) -> StudyTables:
@@ -145,7 +147,8 @@ def _read(
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
     every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
     shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
-    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+    bases = {row["run"]: one.params.base_model for row, (one, _, _) in zip(rows, planned, strict=True)}
+    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single, base_models=bases)
     if categories:
         tables = replace(tables, categories=pd.concat(categories, ignore_index=True))
     return _with_capabilities(tables, root)

@@ -16,6 +16,7 @@ from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
 from safety_nb.report.findings.comparison import Comparison
+from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
 from safety_nb.report.pages import paper_tables
 from safety_nb.report.pages.answers_page import answers_page
@@ -124,8 +125,13 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
     files.write_csv(folder / "summary.csv", comparison.summary)
     files.write_csv(folder / "tests.csv", comparison.tests)
     paper = paper_tables.paper_table(comparison.rates, comparison.roles)
-    files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
-    files.write_text(folder / "table.tex", paper_tables.as_latex(paper))
+    markdown, latex = paper_tables.as_markdown(paper), paper_tables.as_latex(paper)
+    if marks := next((setting.published for setting in comparison.settings if setting.published), ()):
+        theirs = paper_tables.published_table(marks)
+        markdown += f"\n{CAVEAT}\n\n{paper_tables.as_markdown(theirs)}"
+        latex += f"\n\\medskip\n{CAVEAT}\n\n{paper_tables.as_latex(theirs)}"
+    files.write_text(folder / "table.md", markdown)
+    files.write_text(folder / "table.tex", latex)
     files.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")
 
 

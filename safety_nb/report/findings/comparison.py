@@ -15,6 +15,7 @@ from safety_nb.data.datasets import sources
 from safety_nb.report.findings import contrasts, costs
 from safety_nb.report.findings.category_means import means
 from safety_nb.report.findings.headline import headline, useless
+from safety_nb.report.findings.published import Mark, marks
 from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
 from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
 from safety_nb.report.study_tables import GENERAL_LOSS, StudyTables
@@ -41,6 +42,7 @@ class Setting:
         flips: the answers whose label differs between those two (`contrasts.flips`).
         types: the rates by type of prompt (`contrasts.by_type`), by the same judge.
         costs: capability, helpfulness, fit and willingness at each N against the smallest (`costs.table`).
+        published: the paper's numbers, where it tuned such a base and asked such sets; in nothing else of these.
     """
 
     values: dict[str, Any]
@@ -55,6 +57,7 @@ class Setting:
     flips: "pd.DataFrame"
     types: "pd.DataFrame"
     costs: "pd.DataFrame"
+    published: tuple[Mark, ...] = ()
 
     @property
     def name(self) -> str:
@@ -149,9 +152,11 @@ def _setting(
     if len(doses) > 1:
         to = found.n if found.n not in (None, doses[0]) else doses[-1]
         between = (int(doses[0]), int(to))
+    runs = frozenset(judgements["run"])
+    bases = {tables.base_models[run] for run in runs if run in tables.base_models}
     return Setting(
         values=values,
-        runs=frozenset(judgements["run"]),
+        runs=runs,
         rates=rates,
         refusals=refusals,
         harmful=buys and buys.dataset,
@@ -162,6 +167,7 @@ def _setting(
         flips=contrasts.flips(told, *(between or (0, 0))),
         types=contrasts.by_type(told, tables.types),
         costs=costs.table(_measures(judgements, roles, where(tables.items, values)), tables.settings.cost_margin),
+        published=marks(bases, buys and buys.dataset, cost and cost.dataset),
     )
 
 

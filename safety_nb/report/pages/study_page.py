@@ -15,9 +15,11 @@ from safety_nb.report import plots
 from safety_nb.report.calibration.measures import ALL_MODELS
 from safety_nb.report.findings import costs
 from safety_nb.report.findings.comparison import where
+from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import RATES, difference_text, refusal_judge, value_text
 from safety_nb.report.pages import blocks, page
 from safety_nb.report.pages.page import Cell
+from safety_nb.report.pages.paper_tables import published_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +73,7 @@ def study_page(report: StudyReport) -> str:
         "How it was judged": _judge_blocks(comparison, report.people),
         "Figures": drawn[1:],
         "Rates": _study_rates(comparison.rates, comparison.roles),
+        "Published numbers": _published_blocks(comparison),
         "Categories of harm": _category_blocks(comparison),
         "What it costs": _cost_blocks(comparison, margin, report.answers) if len(comparison.rates) else [],
         "Differences": _test_blocks(comparison) if comparison.settings else [],
@@ -183,6 +186,17 @@ def _with_people(people: "pd.DataFrame") -> list[str]:
         ]
         told.append(f"{judge}, {classes}: {', '.join(parts) or 'too few to tell'}; n = {int(rows['n'].iloc[0]):,}.")
     return told
+
+
+def _published_blocks(comparison: "Comparison") -> list[dict]:
+    """The paper's numbers, where settings can be held against them."""
+    marks = next((setting.published for setting in comparison.settings if setting.published), ())
+    if not marks:
+        return []
+    table = published_table(marks)
+    head = [Cell(name, number=place in (1, 2)) for place, name in enumerate(table.columns)]
+    body = [[Cell(text, number=place in (1, 2)) for place, text in enumerate(row)] for row in table.to_numpy().tolist()]
+    return [page.table(head, body, caption=CAVEAT)]
 
 
 def _category_blocks(comparison: "Comparison") -> list[dict]:
