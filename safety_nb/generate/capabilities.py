@@ -141,9 +141,18 @@ def make_tiny_tasks(folder: Path, start: str = "") -> None:
 
 def check_tasks(params: CapabilityParams) -> None:
     """Raise InputError for names of tasks that neither the harness nor ``tasks_dir`` has; looks at no data."""
+    _own_tasks(params)  # before the harness is imported, which takes seconds
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         make_tiny_tasks(Path(scratch))
         _manager(params, Path(scratch))
+
+
+def _own_tasks(params: CapabilityParams) -> list[Path]:
+    """The user's folder of tasks, if one is named. Raises InputError where it is none."""
+    folders = [Path(params.tasks_dir).expanduser().absolute()] if params.tasks_dir else []
+    if not all(folder.is_dir() for folder in folders):
+        raise InputError(f"tasks_dir: there is no folder {params.tasks_dir!r}.")
+    return folders
 
 
 _COUNTED = 50  # questions of a task of which the tokens are counted
@@ -182,11 +191,7 @@ def _manager(params: CapabilityParams, scratch: Path) -> Any:
     """What knows all tasks that are asked for."""
     from lm_eval.tasks import TaskManager
 
-    folders = [scratch]
-    if params.tasks_dir:
-        folders.append(Path(params.tasks_dir).expanduser().absolute())
-        if not folders[-1].is_dir():
-            raise InputError(f"tasks_dir: there is no folder {params.tasks_dir!r}.")
+    folders = [scratch, *_own_tasks(params)]
     manager = TaskManager(include_path=folders, include_defaults=False)
     if not all(_is_whole(name, manager) for name in params.tasks):
         manager = TaskManager(include_path=folders)  # reads some 14,000 files

@@ -231,6 +231,15 @@ def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
     )
 
 
+def with_own_capabilities(judgements: "pd.DataFrame", run: run_folder.RunFolder) -> "pd.DataFrame":
+    """The judgements of a run, and after them its answers to capability tasks, where it was measured."""
+    import pandas as pd
+
+    known = capabilities.judgements(with_limits(capabilities.read(run)))
+    columns = [name for name in judgements.columns if name in known]
+    return pd.concat([judgements, known[columns]], ignore_index=True) if len(known) else judgements
+
+
 def with_limits(answers: "pd.DataFrame") -> "pd.DataFrame":
     """Answers to capability tasks, with a limit told in the task's name."""
     limited = answers["limit"].astype(int)

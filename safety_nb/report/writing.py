@@ -11,7 +11,6 @@ from safety_nb.core import files, run_folder
 from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.params import ReportParams
 from safety_nb.data.datasets import sources
-from safety_nb.generate import capabilities
 from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
@@ -45,9 +44,7 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     run_folder.require(run, ["judgements.jsonl"], maker="judge")
     mixture = files.read_record(run.mixture, study_tables.MIXTURE)
     judgements = pd.DataFrame(files.read_jsonl(run.judgements, study_tables.JUDGEMENT))
-    known = capabilities.judgements(study_tables.with_limits(capabilities.read(run)))
-    columns = [name for name in judgements.columns if name in known]
-    judged = pd.concat([judgements, known[columns]], ignore_index=True) if len(known) else judgements
+    judged = study_tables.with_own_capabilities(judgements, run)
     table = summarise_run(judged, run.root.name, mixture[N_SAFETY], mixture["seed"])
     files.write_csv(run.summary, table)
     responses = pd.DataFrame(files.read_jsonl(run.responses, study_tables.ANSWER))
@@ -65,7 +62,7 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
         generation=files.read_json(run.generation) if run.generation.is_file() else {},
         roles={
             **(sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"])))),
-            **dict.fromkeys(known["dataset"], "facts"),
+            **dict.fromkeys(judged["dataset"][len(judgements) :], "facts"),
         },
         samples=params.report_samples,
     )

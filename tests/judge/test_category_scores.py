@@ -104,6 +104,7 @@ SHAPES = {
     "another prompt": (f"{HEAD}\n{ROW.replace('00', '0')}\n{OTHERS}\n", "its 4 rows are not the 4"),
     "words": (f"{HEAD}\n{ROW.replace('0.5', 'low')}\n{OTHERS}\n", "violence/graphic of mine, 00 is 'low'"),
     "a percentage": (f"{HEAD}\n{ROW.replace('0.5', '50')}\n{OTHERS}\n", "violence/graphic of mine, 00 is '50'"),
+    "below 0": (f"{HEAD}\n{ROW.replace('0.875', '-0.1')}\n{OTHERS}\n", "hate of mine, 00 is '-0.1'"),
     "no number": (f"{HEAD}\n{ROW.replace('0.875', 'nan')}\n{OTHERS}\n", "hate of mine, 00 is 'nan'"),
 }
 
