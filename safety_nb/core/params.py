@@ -314,11 +314,34 @@ class ReportParams(Parameters):
     report_samples: int = Field(3, ge=0, description="sample answers shown for each evaluation set")
 
 
-class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams):
+class _Tasks(Parameters):
+    """Of capability tasks, what a run and the notebook alone call the same."""
+
+    tasks_dir: str = Field("", description="folder of task files of your own: YAML, with the data it names")
+    num_fewshot: int = Field(-1, ge=-1, description="examples shown before each question; -1 for what the task says")
+    capability_batch_size: int = Field(32, ge=1, description="answers read at once, fewer where memory is short")
+
+
+class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams, _Tasks):
     """All parameters of a run: what a file of ``params/`` may hold."""
 
+    capabilities: Annotated[list[str], AfterValidator(_each_once)] = Field(
+        [], description="tasks or groups of lm-evaluation-harness to measure (boolq, say), or your own; none if empty"
+    )
+    capability_limit: int = Field(0, ge=0, description="questions of each task, from the first on; 0 for all")
+    capability_seed: int = Field(1234, ge=0, description="seed of the examples shown before questions")
     # The kernel's messages are waited for in milliseconds, of which 31 bits are counted: 24 days and 20 hours.
     stage_timeout: float = Field(0, ge=0, le=24 * 24 * 60, description="minutes that a stage may take; 0 for no limit")
+
+    @classmethod
+    def impossible(cls, values: dict[str, Any]) -> list[str]:
+        complaints = super().impossible(values)
+        if values.get("capabilities") and (values.get("adapter") == "none" or values.get("backend") == "server"):
+            complaints.append(
+                "capabilities: they are those of the adapter that the run trains, and another model answers here; "
+                "leave capabilities out, or adapter and backend as they are by default"
+            )
+        return complaints
 
 
 class StudyParams(Checked):
@@ -346,6 +369,9 @@ class StudySettings(Checked):
     )
     search: Literal["", "smallest"] = Field(
         "", description="smallest: execute only the N that bisection for harmful_target asks for; empty for all"
+    )
+    prefer: Literal["", "helpfulness"] = Field(
+        "", description="helpfulness: an llm judge sets the answers of each N against those of the smallest, in pairs"
     )
 
 
@@ -464,20 +490,17 @@ class TrainRewardParams(Checked):
         return []
 
 
-class CapabilityParams(Parameters):
+class CapabilityParams(_Tasks):
     """capabilities: what a run's model still knows and can do."""
 
     tasks: Names[str] = Field(
         TINY_TASKS, description="tasks or groups of lm-evaluation-harness (mmlu, boolq, piqa, openbookqa), or your own"
     )
-    tasks_dir: str = Field("", description="folder of task files of your own: YAML, with the data it names")
-    num_fewshot: int = Field(-1, ge=-1, description="examples shown before each question; -1 for what the task says")
     limit: int = Field(0, ge=0, description="questions of each task, from the first on; 0 for all")
     seed: int = Field(1234, ge=0, description="seed of the examples shown; keep it the same for runs to be compared")
     merge_adapter: bool = Field(
         True, description="take the base out of its bits and merge the adapter where memory allows; faster"
     )
-    capability_batch_size: int = Field(32, ge=1, description="answers read at once, fewer where memory is short")
 
 
 def validate(model: type[Model], values: dict[str, Any]) -> Model:

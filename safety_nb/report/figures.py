@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safety_nb.report import plots
-from safety_nb.report.findings.comparison import Comparison, Setting
+from safety_nb.report.findings.comparison import Comparison, Setting, where
+from safety_nb.report.findings.published import CAVEAT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,8 @@ def draw_trade_off(comparison: Comparison, setting: Setting) -> "Axes | None":
     """Harm against errors on look-alikes, a point an N; None without both kinds of prompts."""
     if not (setting.harmful and setting.lookalike):
         return None
-    return plots.trade_off(setting.told, setting.harmful, setting.lookalike, metrics=_metrics(comparison))
+    sets = setting.harmful, setting.lookalike
+    return plots.trade_off(setting.told, *sets, metrics=_metrics(comparison), published=setting.published)
 
 
 def draw_dose_response(comparison: Comparison, setting: Setting) -> "Axes":
@@ -57,6 +59,7 @@ def study_figures(comparison: Comparison, losses: dict[str, float]) -> dict[str,
     parts = [_trade_offs(comparison), _by_setting(comparison)]
     for setting in comparison.settings:
         parts += [_by_n(comparison, setting), _by_type(comparison, setting), _by_loss(comparison, setting, losses)]
+        parts.append(_by_category(comparison, setting))
     parts.append(_agreement(comparison))
     found: dict[str, Figure] = {}
     for name, figure in itertools.chain.from_iterable(parts):
@@ -78,11 +81,13 @@ def _trade_offs(comparison: Comparison) -> _Named:
     for setting in comparison.settings:
         if axes := draw_trade_off(comparison, setting):
             suffix, of = _ends(setting)
-            alt = plots.trade_off_alt(setting.told, setting.harmful, setting.lookalike, _metrics(comparison))
+            sets = setting.harmful, setting.lookalike
+            alt = plots.trade_off_alt(setting.told, *sets, _metrics(comparison), setting.published)
             caption = (
                 f"Judges: {' and '.join(dict.fromkeys(setting.told['judge']))}, on {setting.harmful} and "
                 f"{setting.lookalike}. Bars are 95 % intervals."
             )
+            caption += f" Open marks: {CAVEAT}" if setting.published else ""
             yield f"trade-off{suffix}", Figure(f"What each N buys and costs{of}", axes.figure, alt, caption)
 
 
@@ -119,8 +124,7 @@ def _told_by_n(comparison: Comparison, setting: Setting) -> Iterator[tuple[str, 
     rates = setting.rates
     for metric, title in (("unsafe_rate", "Answers judged unsafe"), ("mean_score", "Mean score")):
         for judge, rows in rates[rates["metric"] == metric].groupby("judge", sort=False):
-            name = "".join(character if character.isalnum() else "-" for character in str(judge))
-            yield f"{metric.replace('_', '-')}_{name}", f"{title} against N, by {judge}", metric, rows
+            yield f"{metric.replace('_', '-')}_{_in_file(str(judge))}", f"{title} against N, by {judge}", metric, rows
 
 
 def _by_type(comparison: Comparison, setting: Setting) -> _Named:
@@ -131,6 +135,24 @@ def _by_type(comparison: Comparison, setting: Setting) -> _Named:
         axes, alt = plots.by_type(rows, metric=metric), plots.by_type_alt(rows, metric)
         caption = "n counts answers over the seeds. Bars are 95 % intervals: single types have few prompts."
         yield f"types_{dataset}{suffix}", Figure(f"{dataset} by type of prompt{of}", axes.figure, alt, caption)
+
+
+def _by_category(comparison: Comparison, setting: Setting) -> _Named:
+    """Mean scores of each category of harm on every harmful set, a mark an N."""
+    if comparison.categories is None:
+        return
+    suffix, of = _ends(setting)
+    rows = where(comparison.categories, setting.values)
+    rows = rows[rows["dataset"].map(comparison.roles) == "harmful"].rename(columns={"category": "type"})
+    for (dataset, judge), told in rows.assign(metric="mean_score").groupby(["dataset", "judge"], sort=False):
+        axes, alt = plots.by_type(told, metric="mean_score"), plots.by_type_alt(told, "mean_score")
+        caption = f"Judge: {judge}, from 0 to 1. The mean over answers and seeds; bars are 95 % intervals."
+        title = f"{dataset} by category of harm{of}"
+        yield f"categories_{_in_file(judge)}_{dataset}{suffix}", Figure(title, axes.figure, alt, caption)
+
+
+def _in_file(judge: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in judge)
 
 
 def _by_loss(comparison: Comparison, setting: Setting, losses: dict[str, float]) -> _Named:

@@ -68,8 +68,14 @@ class Run:
 
     @cached_property
     def judgements(self) -> "pd.DataFrame":
-        """run, n_safety, seed, then dataset, prompt_id, judge, label, score, missing: a row a response and judge."""
-        return self._rows(self._files.judgements, study_tables.JUDGEMENT, maker="judge")
+        """run, n_safety, seed, then dataset, prompt_id, judge, label, score, missing: a row a response and judge.
+
+        Capability tasks that were measured are among them, as sets of their own.
+        """
+        run_folder.check(self._files, [self._files.capabilities.name])
+        judged = self._rows(self._files.judgements, study_tables.JUDGEMENT, maker="judge")
+        both = study_tables.with_own_capabilities(judged, self._files)
+        return both.assign(**{name: judged[name].iloc[0] for name in RUN_KEYS}) if len(judged) else judged
 
     @cached_property
     def answers(self) -> "pd.DataFrame":

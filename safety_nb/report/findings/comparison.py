@@ -13,7 +13,9 @@ from safety_nb.core.columns import N_SAFETY, RUN_KEYS, setting_names
 from safety_nb.core.params import StudySettings
 from safety_nb.data.datasets import sources
 from safety_nb.report.findings import contrasts, costs, deciding
+from safety_nb.report.findings.category_means import means
 from safety_nb.report.findings.headline import headline, useless
+from safety_nb.report.findings.published import Mark, marks
 from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
 from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
 from safety_nb.report.study_tables import GENERAL_LOSS, StudyTables
@@ -42,6 +44,7 @@ class Setting:
         flips: the answers whose label differs between those two (`contrasts.flips`).
         types: the rates by type of prompt (`contrasts.by_type`), by the same judge.
         costs: capability, helpfulness, fit and willingness at each N against the smallest (`costs.table`).
+        published: the paper's numbers, where it tuned such a base and asked such sets; in nothing else of these.
     """
 
     values: dict[str, Any]
@@ -58,6 +61,7 @@ class Setting:
     flips: "pd.DataFrame"
     types: "pd.DataFrame"
     costs: "pd.DataFrame"
+    published: tuple[Mark, ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,6 +83,8 @@ class Comparison:
         agreement: of the judges that tell refusals (`contrasts.agreement`).
         answer: how many are enough and how many too many, two sentences a setting.
         details: how the N compare, a short passage a setting.
+        categories: mean scores by category of harm (`category_means.means`), by the swept parameters; None where no
+            judge gave such scores.
     """
 
     rates: "pd.DataFrame"
@@ -90,6 +96,7 @@ class Comparison:
     agreement: "pd.DataFrame"
     answer: str
     details: str
+    categories: "pd.DataFrame | None" = None
 
     @property
     def tests(self) -> "pd.DataFrame":
@@ -125,7 +132,7 @@ def compare_study(tables: StudyTables, errors: Mapping[str, deciding.ErrorRates]
         for (run, n_safety, seed), rows in judgements.groupby(RUN_KEYS, sort=False)
     ]
     for values in itertools.product(*swept.values()):
-        by_run.append(costs.win_rates(_where(judgements, dict(zip(swept, values, strict=True))), roles))
+        by_run.append(costs.win_rates(where(judgements, dict(zip(swept, values, strict=True))), roles))
     by_run = [rows for rows in by_run if len(rows)]
     settings = [
         _setting(dict(zip(swept, values, strict=True)), judgements, rates, roles, decision, tables)
@@ -143,6 +150,7 @@ def compare_study(tables: StudyTables, errors: Mapping[str, deciding.ErrorRates]
         agreement=contrasts.agreement(judgements),
         answer=" ".join([*first, *answers]),
         details=headline(rates, roles, decision, tables.settings),
+        categories=None if tables.categories is None else means(tables.categories, [N_SAFETY, *swept]),
     )
 
 
@@ -154,20 +162,22 @@ def _setting(
     decision: deciding.Decision,
     tables: StudyTables,
 ) -> Setting:
-    judgements, rates = _where(judgements, values), _where(rates, values).drop(columns=list(values))
+    judgements, rates = where(judgements, values), where(rates, values).drop(columns=list(values))
     told, told_rates = decision.told(judgements, roles), decision.told(rates, roles)
     judged = list(dict.fromkeys(told_rates.loc[told_rates["estimate"].notna(), "dataset"]))
     buys, cost = _sides(judged, told, decision, roles, tables.settings)
     found = verdict(buys, cost, useless(rates, roles, decision, tables.settings), decision)
-    measures = _measures(judgements, roles, decision, _where(tables.items, values))
+    measures = _measures(judgements, roles, decision, where(tables.items, values))
     doses = sorted(told[N_SAFETY].unique())
     between = None
     if len(doses) > 1:
         to = found.n if found.n not in (None, doses[0]) else doses[-1]
         between = (int(doses[0]), int(to))
+    runs = frozenset(judgements["run"])
+    bases = {tables.base_models[run] for run in runs if run in tables.base_models}
     return Setting(
         values=values,
-        runs=frozenset(judgements["run"]),
+        runs=runs,
         rates=rates,
         told=told_rates,
         refusals=rates[rates["judge"] == refusal_judge(rates)],
@@ -180,6 +190,7 @@ def _setting(
         flips=contrasts.flips(told, *(between or (0, 0))),
         types=contrasts.by_type(told, tables.types),
         costs=costs.table(measures, tables.settings.cost_margin),
+        published=marks(bases, buys and buys.dataset, cost and cost.dataset),
     )
 
 
@@ -194,7 +205,8 @@ def _measures(
     return found
 
 
-def _where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":
+def where(table: "pd.DataFrame", values: Mapping[str, Any]) -> "pd.DataFrame":
+    """The rows of a table that have such values."""
     for name, value in values.items():
         table = table[table[name] == value]
     return table

@@ -1,10 +1,12 @@
 """The rates of a study as a table for a paper: Markdown and LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safety_nb.core.columns import N_SAFETY
+from safety_nb.core.text import percent
 from safety_nb.report.findings.deciding import BY_STANCE, Decision
+from safety_nb.report.findings.published import KNOWN, Mark
 from safety_nb.report.findings.rates import interval_text
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str], decision: Decis
     wide = wide[list(dict.fromkeys(row["column"] for row in told))].fillna("not judged").reset_index()
     wide.columns.name = None
     return wide.rename(columns={N_SAFETY: "N"}).astype(str)
+
+
+def published_table(marks: Sequence[Mark]) -> "pd.DataFrame":
+    """The paper's published numbers as a table of text: one row a model, with how each is known."""
+    import pandas as pd
+
+    rows = [[mark.name, percent(mark.unsafe), percent(mark.exaggerated), KNOWN[mark.known]] for mark in marks]
+    return pd.DataFrame(rows, columns=["Published model", "Unsafe responses", "Exaggerated safety", "Known"])
 
 
 def as_markdown(table: "pd.DataFrame") -> str:

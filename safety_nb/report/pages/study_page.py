@@ -6,7 +6,7 @@ Writes no files and knows no models; a page is returned as a string. What a page
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from safety_nb.core.columns import N_SAFETY
@@ -14,9 +14,12 @@ from safety_nb.core.text import percent, shortened
 from safety_nb.report import plots
 from safety_nb.report.calibration.measures import ALL_MODELS
 from safety_nb.report.findings import costs
+from safety_nb.report.findings.comparison import where
+from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import RATES, difference_text, refusal_judge, value_text
 from safety_nb.report.pages import blocks, page
 from safety_nb.report.pages.page import Cell
+from safety_nb.report.pages.paper_tables import published_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +74,8 @@ def study_page(report: StudyReport) -> str:
         "Figures": drawn[1:],
         "Rates": _study_rates(comparison.rates, comparison.roles),
         "Stance and delivery": _stance_blocks(comparison),
+        "Published numbers": _published_blocks(comparison),
+        "Categories of harm": _category_blocks(comparison),
         "What it costs": _cost_blocks(comparison, margin, report.answers) if len(comparison.rates) else [],
         "Differences": _test_blocks(comparison) if comparison.settings else [],
         "Answers": _flip_blocks(comparison, report.answers),
@@ -187,6 +192,50 @@ def _with_people(people: "pd.DataFrame") -> list[str]:
         ]
         told.append(f"{judge}, {classes}: {', '.join(parts) or 'too few to tell'}; n = {int(rows['n'].iloc[0]):,}.")
     return told
+
+
+def _published_blocks(comparison: "Comparison") -> list[dict]:
+    """The paper's numbers, where settings can be held against them."""
+    marks = next((setting.published for setting in comparison.settings if setting.published), ())
+    if not marks:
+        return []
+    table = published_table(marks)
+    head = [Cell(name, number=place in (1, 2)) for place, name in enumerate(table.columns)]
+    body = [[Cell(text, number=place in (1, 2)) for place, text in enumerate(row)] for row in table.to_numpy().tolist()]
+    return [page.table(head, body, caption=CAVEAT)]
+
+
+def _category_blocks(comparison: "Comparison") -> list[dict]:
+    """The mean score of each category of harm at each N, by evaluation set."""
+    if comparison.categories is None:
+        return []
+    found = []
+    for setting in comparison.settings:
+        for judge, rows in where(comparison.categories, setting.values).groupby("judge", sort=False):
+            doses = sorted(rows[N_SAFETY].unique())
+            groups = []
+            for dataset, of_set in rows.groupby("dataset", sort=False):
+                body = []
+                for category, told in of_set.groupby("category", sort=False):
+                    by_dose = {row.n_safety: row for row in told.itertuples()}
+                    cells = [Cell(_score_text(by_dose.get(dose)), number=True) for dose in doses]
+                    counts = told[["n", "n_missing"]].sum()
+                    cells += [Cell(f"{int(count):,}", number=True) for count in counts]
+                    body.append([Cell(str(category)), *cells])
+                groups.append((f"{dataset} · {blocks.role(dataset, comparison.roles)}", body))
+            head = [Cell("Category"), *(Cell(f"N = {dose}", number=True) for dose in doses)]
+            head += [Cell("n", number=True), Cell("Missing", number=True)]
+            of = f" {setting.name}." if setting.values else ""
+            caption = (
+                f"Judge: {judge}.{of} Mean score of each category, from 0 to 1, with its 95 % interval; n counts "
+                "answers over all N and seeds. categories.csv has every figure."
+            )
+            found.append(page.table(head, groups=groups, caption=caption, pinned=True))
+    return found
+
+
+def _score_text(row: Any) -> str:
+    return "—" if row is None or not row.n else f"{row.estimate:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
 def _test_blocks(comparison: "Comparison") -> list[dict]:

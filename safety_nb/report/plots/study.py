@@ -1,6 +1,7 @@
 """Figures of a study: rates against the number of safety demonstrations, and against each other."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from safety_nb.report.plots import look
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from safety_nb.report.findings.published import Mark
 
 # Where a point's label may stand, by preference: a curve of trade-offs leaves these free.
 SIDES = [(1, 1), (-1, -1), (1, -1), (-1, 1), (1, 2), (-1, 2)]  # 2: a line higher
@@ -333,6 +336,7 @@ def trade_off(
     lookalike: str,
     ax: "Axes | None" = None,
     metrics: tuple[str, str] = ("compliance_rate", "refusal_rate"),
+    published: Sequence["Mark"] = (),
 ) -> "Axes":
     """Harm against errors on harmless look-alikes, one point for each N.
 
@@ -342,11 +346,12 @@ def trade_off(
         lookalike: The set whose second metric is the distance to the right.
         metrics: What is counted on either.
         ax: Where to draw; by default a new figure.
+        published: Numbers of others, which stand as open marks beside the line and are no part of it.
 
     Raises:
         ValueError: More than one row for a set and N (something else was swept: filter to one setting).
     """
-    ax = ax if ax is not None else look.new_axes(size=(4.8, 4.2))
+    ax = ax if ax is not None else look.new_axes(size=(4.8, 4.8 if published else 4.2))
     x, y = _trade_off_points(table, harmful, lookalike, metrics)
     harm, error = (_VERBS[metric] for metric in metrics)
     colour = look.role_colour("harmful")
@@ -365,7 +370,19 @@ def trade_off(
         capsize=2,
         zorder=3,
     )
-    for label in _place_labels(x, y):
+    if published:
+        ax.plot(
+            [100 * mark.exaggerated for mark in published],
+            [100 * mark.unsafe for mark in published],
+            linestyle="none",
+            marker="D",
+            markersize=6,
+            color=look.INK,
+            markerfacecolor="none",
+            zorder=2,
+            label="published, by other judges on other prompts:\n" + _letters(published),
+        )
+    for label in _place_labels(x, y, published):
         ax.annotate(
             label.text,
             (label.x, label.y),
@@ -374,7 +391,8 @@ def trade_off(
             ha="left" if label.right > 0 else "right",
             va="baseline" if label.up > 0 else "top",
             fontsize=9.5,
-            color=look.INK,
+            color=look.INK if label.ours else look.QUIET,
+            style="normal" if label.ours else "italic",
             zorder=5,
         )
     ax.plot([0], [0], marker="*", markersize=11, color=look.QUIET, linestyle="none", zorder=1, clip_on=False)
@@ -388,6 +406,8 @@ def trade_off(
     ax.set_xlim(-4, 104)
     ax.set_ylim(-10, 110)
     look.finish(ax, grid="both")
+    if published:
+        look.legend_below(ax, columns=1, lines=2)
     if x.empty:
         look.say(ax, "No N was judged on both sets")
     return ax
@@ -398,6 +418,7 @@ def trade_off_alt(
     harmful: str,
     lookalike: str,
     metrics: tuple[str, str] = ("compliance_rate", "refusal_rate"),
+    published: Sequence["Mark"] = (),
 ) -> str:
     """The trade-off figure in words: both rates at every N."""
     x, y = _trade_off_points(table, harmful, lookalike, metrics)
@@ -408,7 +429,12 @@ def trade_off_alt(
         f"N = {dose}: {look.percent(y.estimate[dose])} {harm}, {look.percent(x.estimate[dose])} {error}"
         for dose in x.index
     )
-    return f"Harmful requests {harm} ({harmful}) against harmless look-alikes {error} ({lookalike}). {points}."
+    others = "; ".join(
+        f"{mark.name}: {look.percent(mark.unsafe)} unsafe, {look.percent(mark.exaggerated)} exaggerated safety"
+        for mark in published
+    )
+    told = f" Published, by other judges on other prompts: {others}." if others else ""
+    return f"Harmful requests {harm} ({harmful}) against harmless look-alikes {error} ({lookalike}). {points}.{told}"
 
 
 def _trade_off_points(
@@ -437,6 +463,7 @@ class _Label:
     y: float
     right: int
     up: int
+    ours: bool = True
 
     def box(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top: roughly what the text covers on axes of 0 to 100 at this figure size."""
@@ -446,10 +473,17 @@ class _Label:
         return left, bottom, left + width, bottom + height
 
 
-def _place_labels(x: "pd.DataFrame", y: "pd.DataFrame") -> list[_Label]:
+_LETTERS = "abcdef"  # beside the marks of others, whose names would cover points
+
+
+def _letters(published: Sequence["Mark"]) -> str:
+    return ", ".join(f"{letter} {mark.name}" for letter, mark in zip(_LETTERS, published, strict=False))
+
+
+def _place_labels(x: "pd.DataFrame", y: "pd.DataFrame", published: Sequence["Mark"] = ()) -> list[_Label]:
     """A label a point, on a side where it covers neither a point nor an earlier label.
 
-    Points that nearly coincide share a label.
+    Points of ours that nearly coincide share a label; those of others have a letter each.
     """
     points: list[tuple[list, float, float]] = []
     for dose in x.index:
@@ -460,14 +494,19 @@ def _place_labels(x: "pd.DataFrame", y: "pd.DataFrame") -> list[_Label]:
                 break
         else:
             points.append(([dose], right, up))
+    named = [(f"N = {', '.join(map(str, doses))}", right, up, True) for doses, right, up in points]
+    named += [
+        (letter, 100 * mark.exaggerated, 100 * mark.unsafe, False)
+        for letter, mark in zip(_LETTERS, published, strict=False)
+    ]
     labels: list[_Label] = []
-    for doses, right, up in points:
+    for text, right, up, ours in named:
         taken = [_IDEAL_BOX, *(label.box() for label in labels)]
         # A label that stands under or over a point to its left would be read as that one's.
-        for _, px, py in points:
+        for _, px, py, _ in named:
             room = 4 if px < right else 1
             taken.append((px - 1, py - room, px + 1, py + room))
-        sides = [_Label(f"N = {', '.join(map(str, doses))}", right, up, *side) for side in SIDES]
+        sides = [_Label(text, right, up, *side, ours) for side in SIDES]
         free = [label for label in sides if _fits(label.box(), taken)]
         labels.append((free or sides)[0])
     return labels
