@@ -56,6 +56,11 @@ def test_study_is_told_by_its_largest_run_and_as_a_whole(tmp_path):
     assert "for all 4 one after the other" in found["time"].found
 
 
+def test_the_largest_run_is_the_one_whose_base_takes_most_bytes():
+    planned = [validate(RunParams, {"base_bits": bits, "n_safety": 100 - bits}) for bits in (4, 16, 8)]
+    assert doctor.largest(planned).base_bits == 16
+
+
 def test_all_complaints_about_a_file_are_told(tmp_path):
     found = doctor.examine({"n_saftey": 3, "lora_r": [0, 8]}, tmp_path / "outputs")
     first, second = sorted(finding.found for finding in found if finding.state == "problem")
