@@ -157,19 +157,23 @@ def _complaints(check: Any) -> list[str]:
 
 
 def largest(planned: list[RunParams]) -> RunParams | None:
-    """The run that takes most: by its base, then by the tokens it holds at once, then by its rows.
+    """The run that takes most: by the bytes of its base, then by the tokens it holds at once, then by its rows.
 
     Raises:
         InputError: a base cannot be built.
     """
-    bases = {(params.base_model, params.revision) for params in planned}
-    sizes = {base: sum(memory.count_weights(models.outline(*base))) for base in bases}
+    by_base = {_base(params): params for params in planned}
+    sizes = {base: memory.weight_bytes(params) for base, params in by_base.items()}
 
     def size(params: RunParams) -> tuple:
         at_once = (params.micro_batch_size * params.cutoff, params.generation_batch_size * params.num_beams)
-        return sizes[params.base_model, params.revision], at_once, _rows(params)
+        return sizes[_base(params)], at_once, _rows(params)
 
     return max(planned, key=size, default=None)
+
+
+def _base(params: RunParams) -> tuple[str, str, int]:
+    return params.base_model, params.revision, params.base_bits
 
 
 def _rows(params: RunParams) -> float:

@@ -22,7 +22,8 @@ _MOST_OFF = {4: 0.2, 8: 0.025}
 def loading(bits: int, dtype: Any) -> dict[str, Any]:
     """What ``from_pretrained`` is told so that it holds linear layers in ``bits`` and computes in ``dtype``.
 
-    4 bits are NF4 with double quantisation (QLoRA, Dettmers et al. 2023), 8 are LLM.int8 (Dettmers et al. 2022).
+    4 bits are NF4 with double quantisation (QLoRA, Dettmers et al. 2023), 8 are LLM.int8 (Dettmers et al. 2022). With
+    8 an answer may depend a little on the others of its batch, since outliers are looked for among all of them.
     """
     from transformers import BitsAndBytesConfig
 

@@ -80,6 +80,11 @@ def test_capability_tasks_that_cannot_be_had_and_pairs_without_a_judge_are_probl
     assert told[1].startswith("prefer: helpfulness is compared on ordinary requests, and no evaluation set")
 
 
+def test_the_largest_run_is_the_one_whose_base_takes_most_bytes():
+    planned = [validate(RunParams, {"base_bits": bits, "n_safety": 100 - bits}) for bits in (4, 16, 8)]
+    assert doctor.largest(planned).base_bits == 16
+
+
 def test_all_complaints_about_a_file_are_told(tmp_path):
     found = doctor.examine({"n_saftey": 3, "lora_r": [0, 8]}, tmp_path / "outputs")
     first, second = sorted(finding.found for finding in found if finding.state == "problem")
