@@ -260,7 +260,9 @@ def test_problems_of_data_model_and_evaluation_are_told_together(tmp_path):
 @pytest.mark.parametrize("option", ["--from", "--until"])
 def test_unknown_stage_is_refused_with_the_choices(option, tmp_path):
     message = refused("run", params(tmp_path, ""), option, "trian", cwd=tmp_path)
-    assert message == "Error: There is no stage 'trian'; choose from mix, train, generate, judge, report.\n"
+    assert (
+        message == "Error: There is no stage 'trian'; choose from mix, train, generate, capabilities, judge, report.\n"
+    )
 
 
 def test_from_after_until_is_refused(tmp_path):
