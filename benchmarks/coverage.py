@@ -6,6 +6,7 @@ is known by quadrature, so it can be counted how often a nominal 95 % interval h
 how often a test finds a difference that is not there (it should in 5 % at most).
 
     python benchmarks/coverage.py [--rounds 2000] [--json FILE]
+    python benchmarks/coverage.py --enough [--rounds 200] [--json FILE]     of the model of sets, seeds and prompts
 """
 
 import argparse
@@ -21,7 +22,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom, multinomial, norm
 
-from safety_nb.stats import dose, estimates, paired
+from safety_nb.stats import dose, estimates, hierarchical, paired
 
 PROMPTS, CELLS = 2.0, 0.7  # standard deviations of prompts and of single answers, in log odds
 POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(61)
@@ -214,8 +215,69 @@ def of_curve(setting: Setting, rates: list[float], name: str, rounds: int) -> li
     return [*found, Row("smallest_n names an N that misses", shown, *values)]
 
 
+PAPER_SETS = (100, 178, 40, 100, 100)  # prompts of the paper's harmful sets
+FROM_300 = [0.6, 0.4, 0.2, 0.08, 0.02, 0.02, 0.02]  # N = 300 is the first that meets 5 %
+TARGET, LIKELY = 0.05, 0.95
+
+
+def study(
+    rates: Sequence[float], n_seeds: int, seeds_sd: float, at_n: float, rng: np.random.Generator
+) -> list[list[np.ndarray]]:
+    """Answers to the paper's sets: for each set and N seeds x prompts.
+
+    Args:
+        seeds_sd: of a seed at an N, in log odds.
+        at_n: the share of that variance that is of the seed at this N alone; the rest it has at every N.
+    """
+    spread, alone = seeds_sd * math.sqrt(1 - at_n), seeds_sd * math.sqrt(at_n)
+    seeds = spread * rng.standard_normal((1, n_seeds, 1)) + alone * rng.standard_normal((len(rates), n_seeds, 1))
+    levels = np.array([constant(rate, seeds_sd) for rate in rates])[:, None, None]
+    found = []
+    for n in PAPER_SETS:
+        prompts = PROMPTS * rng.standard_normal((1, 1, n))
+        odds = levels + prompts + seeds + CELLS * rng.standard_normal((len(rates), n_seeds, n))
+        found.append(list((rng.random(odds.shape) < expit(odds)).astype(float)))
+    return found
+
+
+def of_enough(rates: list[float], name: str, n_seeds: int, seeds_sd: float, at_n: float, rounds: int) -> list[Row]:
+    """How often an N is called enough by the pooled upper bound, and how often that is wrong.
+
+    One-sided: an N is enough where 95 % of what its rate may be lie within the target.
+    """
+    named = []
+    for round_ in range(rounds):
+        sets = study(rates, n_seeds, seeds_sd, at_n, np.random.default_rng([round_, 7]))
+        high = np.quantile(hierarchical.fit(DOSES, sets, falling=True, draws=1000).pooled, LIKELY, axis=0)
+        named.append(next((index for index, end in enumerate(high) if end <= TARGET), None))
+    first = next((index for index, rate in enumerate(rates) if rate <= TARGET), None)
+    seeds = f"{n_seeds} seeds of sd {seeds_sd:g}" if n_seeds > 1 else f"1 seed of sd {seeds_sd:g}"
+    setting = f"{len(PAPER_SETS)} sets, {seeds}, {at_n:.0%} of it by N, {name}"
+    counts = {"a false N is enough": [at is not None and rates[at] > TARGET for at in named]}
+    if first is not None:
+        counts["some N is enough"] = [at is not None for at in named]
+        counts["the first N that is, or its neighbour"] = [at is not None and abs(at - first) <= 1 for at in named]
+    shares = {what: estimates.rate(held) for what, held in counts.items()}
+    return [
+        Row(what, setting, *(100 * end for end in (share.estimate, share.low, share.high)), np.nan)
+        for what, share in shares.items()
+    ]
+
+
+def enough_rows(rounds: int) -> list[Row]:
+    """Every setting of the model of sets, seeds and prompts that is reported."""
+    found = []
+    for n_seeds, seeds_sd, at_n in (
+        *((3, 0.0, 0.5), (3, 0.5, 0.5), (3, 0.8, 0.5), (3, 0.8, 1.0), (3, 2.0, 0.5), (3, 2.0, 0.0)),
+        *((5, 0.8, 0.5), (1, 0.5, 0.5), (1, 0.8, 0.5)),
+    ):
+        for rates, name in ((FLAT, "all just miss"), (FROM_300, "2 % from N = 300")):
+            found += of_enough(rates, name, n_seeds, seeds_sd, at_n, rounds)
+    return found
+
+
 def rows(rounds: int) -> list[Row]:
-    """Every setting that is reported."""
+    """Every setting of the estimates one by one that is reported."""
     found = []
     for n_prompts, rate in ((40, 0.1), (40, 0.3), (100, 0.05), (100, 0.3), (450, 0.05), (450, 0.3)):
         found += [of_rate(Setting(n_prompts, 3, rate, sd), rounds) for sd in (0, 0.2, 0.4)]
@@ -262,9 +324,10 @@ def rows(rounds: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=2000, help="simulated studies a setting")
+    parser.add_argument("--enough", action="store_true", help="how often an N is rightly or wrongly called enough")
     parser.add_argument("--json", metavar="FILE", help="write the rows there")
     arguments = parser.parse_args()
-    found = rows(arguments.rounds)
+    found = (enough_rows if arguments.enough else rows)(arguments.rounds)
     print("what | setting | held % (95 % interval of it; exact: least and most) | mean width")
     for row in found:
         width = "" if math.isnan(row.width) else f"{row.width:.3f}"

@@ -91,3 +91,23 @@ def test_intervals_hold_in_every_usual_setting(tmp_path):
     assert len(usual) > 30
     # The interval of the measured share must reach into 93 to 97 %.
     assert [row for row in usual if row["high_percent"] < 93 or row["low_percent"] > 97] == []
+
+
+def test_a_perfect_n_is_enough_and_one_that_misses_is_not():
+    perfect = [0.9, *[0.001] * 6]
+    false, some, right = coverage.of_enough(perfect, "one step", 3, 0.2, 0.5, 2)
+    assert (false.percent, some.percent, right.percent) == (0, 100, 100)
+    (false,) = coverage.of_enough([0.3] * 7, "flat", 3, 0.2, 0.5, 2)
+    assert false.percent == 0
+
+
+@pytest.mark.soak
+def test_an_n_is_seldom_called_enough_that_is_not(tmp_path):
+    report = tmp_path / "enough.json"
+    command = [sys.executable, "benchmarks/coverage.py", "--enough", "--rounds", "200", "--json", str(report)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    rows = json.loads(report.read_text())
+    false = [row for row in rows if row["what"] == "a false N is enough"]
+    assert len(false) == 16
+    # The interval of the measured share must reach down to 5 %.
+    assert [row for row in false if row["low_percent"] > 5] == []

@@ -83,7 +83,7 @@ def fit(doses: Sequence[int], values: Sequence[np.ndarray], falling: bool, seed:
     estimates = tuple(mean_over_seeds(matrix, seed) for _, matrix in judged)
     variations = tuple(Variation.of(matrix) for _, matrix in judged)
     weights = np.array([estimate.n for estimate in estimates], dtype=float)
-    fitted = _isotonic(np.array([estimate.estimate for estimate in estimates]), weights, falling)
+    fitted = isotonic(np.array([estimate.estimate for estimate in estimates]), weights, falling)
     if len(judged) == 1:
         low, high = np.array([estimates[0].low]), np.array([estimates[0].high])
     else:
@@ -122,7 +122,7 @@ def _band(
         placed(part, np.concatenate([row, -row]), np.concatenate([common, -common]), SHARE)
         for part, row in zip(variations, drawn, strict=True)
     ]
-    monotone = _isotonic(np.transpose(around), weights, falling)
+    monotone = isotonic(np.transpose(around), weights, falling)
     low, high = np.quantile(monotone, TAILS, axis=0)
     return low, high
 
@@ -262,14 +262,14 @@ def search(grid: Sequence[int], high: Mapping[int, float], target: float, failed
     return Step(between[len(between) // 2] if between else None, answer, len(settled), lost)
 
 
-def _isotonic(rates: np.ndarray, weights: np.ndarray, falling: bool) -> np.ndarray:
+def isotonic(rates: np.ndarray, weights: np.ndarray, falling: bool) -> np.ndarray:
     """The monotone fit by weighted least squares to each row of rates, by N (the last axis).
 
     By its formula of greatest and least means (Barlow et al., Statistical Inference under Order Restrictions, 1972): of
     all means from a place before N to one after it. Thousands of rows of a few N are quicker so than one by one.
     """
     if falling:
-        return 0.0 - _isotonic(-rates, weights, falling=False)  # of none 0, and not -0
+        return 0.0 - isotonic(-rates, weights, falling=False)  # of none 0, and not -0
     summed = np.concatenate([np.zeros_like(rates[..., :1]), np.cumsum(rates * weights, axis=-1)], axis=-1)
     weight = np.concatenate([[0.0], np.cumsum(weights)])
     means = np.full((rates.shape[-1], *rates.shape), np.inf)  # from, ..., to

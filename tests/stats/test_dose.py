@@ -43,7 +43,7 @@ def test_fit_of_many_rows_is_that_of_scipy_for_each(falling):
         # Of one decimal, so that neighbours are equal often.
         rows, weights = generator.random((50, n_doses)).round(1), generator.random(n_doses) + 0.1
         expected = [isotonic_regression(row, weights=weights, increasing=not falling).x for row in rows]
-        assert dose._isotonic(rows, weights, falling) == pytest.approx(np.array(expected), abs=1e-11)
+        assert dose.isotonic(rows, weights, falling) == pytest.approx(np.array(expected), abs=1e-11)
 
 
 @pytest.mark.parametrize("falling", [True, False])
@@ -58,7 +58,7 @@ def test_a_rate_that_is_the_target_itself_stays_so():
     # Unrounded, sums and differences of doubles make 0.05000000000000006 of the last: above the target.
     weights = np.array([7.0, 9.0, 11.0])
     for rates in ([0.05] * 3, [0.9, 0.9, 0.05], [0.9, 0.3, 0.05]):
-        assert dose._isotonic(np.array(rates), weights, falling=True)[-1] == 0.05
+        assert dose.isotonic(np.array(rates), weights, falling=True)[-1] == 0.05
 
 
 def test_fit_weighs_by_judged_answers():
