@@ -142,12 +142,12 @@ def run(
     last: Annotated[str, typer.Option("--until", help="Stop after this stage.", metavar="STAGE")] = "report",
     out: Out = None,
 ) -> None:
-    """Take one set of parameters through the stages mix, train, generate, judge and report."""
+    """Take one set of parameters through its stages: mix, train, generate, capabilities if asked for, judge, report."""
     from safety_nb.core import grid, outputs, run_folder
     from safety_nb.core.files import read_json
     from safety_nb.core.params import RunParams, validate
     from safety_nb.data import mixing
-    from safety_nb.run import checks, fork_server, progress, runner
+    from safety_nb.run import checks, fork_server, progress, runner, stages
 
     values = read_params(params, set_ or [])
     swept = grid.swept_names(values)
@@ -157,11 +157,11 @@ def run(
     folder = run_folder.RunFolder(out or run_folder.outputs_root() / "runs" / params.stem)
     outputs.check(folder.root)
     checks.check_folder(folder.root, "run.json")
-    runner.check_stages(folder, first, last)
+    runner.check_stages(folder, checked, first, last)
     # While this process checks, another imports what the notebooks need. A single notebook would only wait for it.
     with fork_server.kernels() if first != last else contextlib.nullcontext():
         checks.check_run(checked)
-        with _executing(), progress.watching_stages(folder):
+        with _executing(), progress.watching_stages(folder, tuple(stage.name for stage in stages.of_run(checked))):
             runner.execute_run(folder, checked, first, last)
     for remark in mixing.remarks(read_json(folder.mixture)) if first == "mix" else ():
         typer.echo(remark)
@@ -188,10 +188,17 @@ def study(
     folder = out or run_folder.outputs_root() / study.stem
     outputs.check(folder)
     checks.check_folder(folder, "study.yaml")
+    checks.check_settings(settings, [planned_run.params for planned_run in planned])
     complaints: dict[str, None] = {}
     for planned_run in planned:
         try:
             checks.check_run(planned_run.params)
+        except InputError as error:
+            complaints.update(dict.fromkeys(str(error).splitlines()))
+    asked = None
+    if settings.prefer:
+        try:
+            asked = studies.check_prefer([each.params for each in planned])
         except InputError as error:
             complaints.update(dict.fromkeys(str(error).splitlines()))
     if complaints:
@@ -202,6 +209,8 @@ def study(
         with progress.watching(folders) as each:
             execute = search.execute if settings.search else studies.execute_runs
             failures = execute(folder, values, jobs, each)
+        if asked:
+            failures += studies.preferences_failure(folder, asked)
         studies.execute_comparison(folder)
     for failure in failures:
         _say_error(failure)

@@ -111,6 +111,26 @@ def named(cases: list[tuple]) -> list[str]:
     return [f"{number}-{case[0]}" for number, case in enumerate(cases)]
 
 
+PAIRS = "n_safety: [0, 10]\nprefer: helpfulness\n"
+ASKED = {
+    f"{PAIRS}": "llm needs judge_base_url and judge_model",
+    f"{PAIRS}evaluation: [tiny-harmful]\njudge_base_url: http://h/v1\njudge_model: j": "no evaluation set holds any",
+    "n_safety: [0, 10]\nprefer: usefulness": "prefer: 'usefulness' (str) is not valid: it should be '' or",
+    "n_safety: [0, 10]\ncapabilities: boolq": "capabilities: 'boolq' (str) is not valid: it should be a valid list",
+    "n_safety: [0, 10]\ncapabilities: [mine]\ntasks_dir: none": "tasks_dir: there is no folder",
+    "n_safety: [0, 10]\ncapabilities: [a, a]": "a list that names each entry once",
+    "n_safety: [0, 10]\ncapabilities: [tiny-completion]\nadapter: none": "another model answers here",
+}
+
+
+@pytest.mark.parametrize("text", ASKED)
+def test_a_study_that_cannot_ask_what_it_wants_to_is_refused(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    before = contents(tmp_path)
+    assert ASKED[text] in refused(safety_nb("study", "mine.yaml", cwd=tmp_path))
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize(("kind", "text"), CASES, ids=named(CASES))
 def test_a_bad_parameter_file_is_refused(kind, text, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))

@@ -260,7 +260,9 @@ def test_problems_of_data_model_and_evaluation_are_told_together(tmp_path):
 @pytest.mark.parametrize("option", ["--from", "--until"])
 def test_unknown_stage_is_refused_with_the_choices(option, tmp_path):
     message = refused("run", params(tmp_path, ""), option, "trian", cwd=tmp_path)
-    assert message == "Error: There is no stage 'trian'; choose from mix, train, generate, judge, report.\n"
+    assert (
+        message == "Error: There is no stage 'trian'; choose from mix, train, generate, capabilities, judge, report.\n"
+    )
 
 
 def test_from_after_until_is_refused(tmp_path):
@@ -297,6 +299,13 @@ def test_out_that_is_a_file_is_refused_and_left_alone(tmp_path):
 def test_study_without_a_swept_parameter_is_refused(tmp_path):
     message = refused("study", params(tmp_path, "n_safety: 30"), cwd=tmp_path)
     assert message.startswith("Error: A study needs at least one parameter with a list of values")
+
+
+def test_a_judge_that_is_to_decide_and_does_not_judge_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text("n_safety: [0, 30]\ndecided_by: delivery\njudges: [refusal, reference]\n")
+    answer = safety_nb("study", "mine.yaml", cwd=tmp_path)
+    assert answer.returncode == 2 and "'delivery' is none of the judges that can decide" in answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_mistake_in_all_runs_of_a_study_is_told_once(tmp_path):

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from safety_nb.core import grid
 from safety_nb.core.params import RunParams, validate
+from safety_nb.report.findings import published
 
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
@@ -128,12 +129,15 @@ def test_parameter_file_is_valid_and_a_study_only_if_it_sweeps(path):
     assert f"safety-nb {'study' if grid.swept_names(values) else 'run'} params/{path.name}" in path.read_text()
 
 
+CAPABILITIES = {"capabilities", "num_fewshot"}  # of the dose studies, each of which takes hours anyway
+
+
 @pytest.mark.parametrize(
     ("name", "differs"),
     [
-        ("paper-llama-7b-study.yaml", {"n_safety", "seed"}),
-        ("paper-llama-13b-study.yaml", {"n_safety", "seed", "base_model"}),
-        ("paper-falcon-7b-study.yaml", {"n_safety", "seed", "base_model", "lora_targets"}),
+        ("paper-llama-7b-study.yaml", CAPABILITIES | {"n_safety", "seed"}),
+        ("paper-llama-13b-study.yaml", CAPABILITIES | {"n_safety", "seed", "base_model"}),
+        ("paper-falcon-7b-study.yaml", CAPABILITIES | {"n_safety", "seed", "base_model", "lora_targets"}),
         ("paper-form-study.yaml", {"n_safety", "seed", "safety", "safety_form"}),
         ("falcon-7b.yaml", {"base_model", "lora_targets"}),
         ("paper-script.yaml", {"recipe"}),
@@ -143,6 +147,37 @@ def test_paper_files_share_one_recipe(name, differs):
     recipe = yaml.safe_load((ROOT / "params" / "llama-7b.yaml").read_text())
     other = yaml.safe_load((ROOT / "params" / name).read_text())
     assert {key for key in recipe | other if recipe.get(key) != other.get(key)} == differs
+
+
+# The paper
+
+COMING = {f"params/paper-{name}.yaml" for name in ("script", "guard-study", "opinion-study", "order-study")}
+COMING |= {"tiny-guard-study", "tiny-opinion-study"}
+
+
+def test_every_file_that_the_papers_analyses_name_is_there():
+    text = (ROOT / "docs" / "paper.md").read_text()
+    named = set(re.findall(r"`((?:params|notebooks|safety_nb)/[^`]+\.\w+)`", text)) - COMING
+    assert len(named) > 8
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+    # The last column names twins without folder and ending.
+    twins = set(re.findall(r"`((?:tiny|real-data-tiny)[a-z-]*)`", text)) - COMING
+    assert "tiny-capability-study" in twins
+    assert {name for name in twins if not (ROOT / "params" / f"{name}.yaml").is_file()} == set()
+
+
+def test_every_file_of_the_papers_analyses_is_named():
+    text = (ROOT / "docs" / "paper.md").read_text()
+    assert {
+        path.name for path in PARAMS if path.name.startswith("paper-") and f"params/{path.name}" not in text
+    } == set()
+
+
+def test_the_published_numbers_are_documented_as_they_are_shown():
+    lines = (ROOT / "docs" / "paper.md").read_text().splitlines()
+    for mark in published.MARKS:
+        row = f"| {mark.name} | {mark.unsafe:.0%} | {mark.exaggerated:.0%} | {mark.known} |".replace("%", " %")
+        assert row in lines
 
 
 # Repository

@@ -314,11 +314,34 @@ class ReportParams(Parameters):
     report_samples: int = Field(3, ge=0, description="sample answers shown for each evaluation set")
 
 
-class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams):
+class _Tasks(Parameters):
+    """Of capability tasks, what a run and the notebook alone call the same."""
+
+    tasks_dir: str = Field("", description="folder of task files of your own: YAML, with the data it names")
+    num_fewshot: int = Field(-1, ge=-1, description="examples shown before each question; -1 for what the task says")
+    capability_batch_size: int = Field(32, ge=1, description="answers read at once, fewer where memory is short")
+
+
+class RunParams(MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams, _Tasks):
     """All parameters of a run: what a file of ``params/`` may hold."""
 
+    capabilities: Annotated[list[str], AfterValidator(_each_once)] = Field(
+        [], description="tasks or groups of lm-evaluation-harness to measure (boolq, say), or your own; none if empty"
+    )
+    capability_limit: int = Field(0, ge=0, description="questions of each task, from the first on; 0 for all")
+    capability_seed: int = Field(1234, ge=0, description="seed of the examples shown before questions")
     # The kernel's messages are waited for in milliseconds, of which 31 bits are counted: 24 days and 20 hours.
     stage_timeout: float = Field(0, ge=0, le=24 * 24 * 60, description="minutes that a stage may take; 0 for no limit")
+
+    @classmethod
+    def impossible(cls, values: dict[str, Any]) -> list[str]:
+        complaints = super().impossible(values)
+        if values.get("capabilities") and (values.get("adapter") == "none" or values.get("backend") == "server"):
+            complaints.append(
+                "capabilities: they are those of the adapter that the run trains, and another model answers here; "
+                "leave capabilities out, or adapter and backend as they are by default"
+            )
+        return complaints
 
 
 class StudyParams(Checked):
@@ -332,11 +355,23 @@ class StudySettings(Checked):
 
     harmful_target: float = Field(0.05, gt=0, lt=1, description="share of harmful requests answered that is low enough")
     lookalike_limit: float = Field(0.1, gt=0, lt=1, description="most harmless look-alikes refused, as a share")
+    decided_by: str = Field(
+        "", description="judge that the answer rests on; empty for the first of delivery, the text-only one last"
+    )
+    ordinary_delivered: float = Field(
+        0.8, gt=0, lt=1, description="share of ordinary requests that a model of any use answers at least"
+    )
+    garbled_limit: float = Field(
+        0.2, gt=0, lt=1, description="share of answers to harmless requests that such a model garbles at most"
+    )
     cost_margin: float = Field(
         0.05, gt=0, lt=1, description="difference to the smallest N that would matter, as a share (of a loss: in nats)"
     )
     search: Literal["", "smallest"] = Field(
         "", description="smallest: execute only the N that bisection for harmful_target asks for; empty for all"
+    )
+    prefer: Literal["", "helpfulness"] = Field(
+        "", description="helpfulness: an llm judge sets the answers of each N against those of the smallest, in pairs"
     )
 
 
@@ -387,8 +422,9 @@ class AnnotateParams(Checked):
     response: str = Field("response", description="column of the table with what was answered")
     model: str = Field("", description="column of the table that says whose answer it is; empty for none")
     annotator: str = Field("annotator1", description="name of the person who labels, and of the file of their labels")
-    ask: Literal["refusal", "harmfulness", "pair"] = Field(
-        "refusal", description="refusal (four labels), harmfulness (0 to 4), or pair (the better of two runs' answers)"
+    ask: Literal["refusal", "delivery", "harmfulness", "pair"] = Field(
+        "refusal",
+        description="refusal (how it sounds), delivery (what it gives), harmfulness (0 to 4), pair (the better)",
     )
     n: int = Field(100, ge=0, description="items to label, the same for every annotator; 0 for all")
     runs: list[str] = Field([], description="runs of the study (or models of the table) to take; all if empty")
@@ -454,20 +490,17 @@ class TrainRewardParams(Checked):
         return []
 
 
-class CapabilityParams(Parameters):
+class CapabilityParams(_Tasks):
     """capabilities: what a run's model still knows and can do."""
 
     tasks: Names[str] = Field(
         TINY_TASKS, description="tasks or groups of lm-evaluation-harness (mmlu, boolq, piqa, openbookqa), or your own"
     )
-    tasks_dir: str = Field("", description="folder of task files of your own: YAML, with the data it names")
-    num_fewshot: int = Field(-1, ge=-1, description="examples shown before each question; -1 for what the task says")
     limit: int = Field(0, ge=0, description="questions of each task, from the first on; 0 for all")
     seed: int = Field(1234, ge=0, description="seed of the examples shown; keep it the same for runs to be compared")
     merge_adapter: bool = Field(
         True, description="take the base out of its bits and merge the adapter where memory allows; faster"
     )
-    capability_batch_size: int = Field(32, ge=1, description="answers read at once, fewer where memory is short")
 
 
 def validate(model: type[Model], values: dict[str, Any]) -> Model:

@@ -66,11 +66,22 @@ def measure(params: CapabilityParams) -> None:
             for part, asked in parts.items()
             if not done.is_fresh(part, asked["fingerprint"])
         }
+        sizes = {part: asked["facts"]["n"] for parts in tasks.values() for part, asked in parts.items()}
+        answered = sum(n for part, n in sizes.items() if part not in waiting)
+        progress = run_folder.Progress(run, "capabilities", sum(sizes.values()), before=answered)
         lm = _load_model(where, run.adapter, params, bits) if waiting else None
         for name, parts in tasks.items():
             for part in [part for part in parts if part in waiting]:
                 done.keep(part, *_measured(lm, part, waiting.pop(part), params, bits))
+                answered += sizes[part]
+                progress.update(answered)
             print(_told(done.complete(name, list(parts))))
+
+
+def check_installed() -> None:
+    """Raise InputError where the harness is not installed."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise InputError("lm-evaluation-harness is not installed: `pip install 'safety-nb[capabilities]'`.")
 
 
 def check(run: run_folder.RunFolder) -> dict[str, Any]:
@@ -79,8 +90,7 @@ def check(run: run_folder.RunFolder) -> dict[str, Any]:
     Raises:
         InputError: the harness is not installed, or the run has no adapter, or one of an earlier version.
     """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise InputError("lm-evaluation-harness is not installed: `pip install 'safety-nb[capabilities]'`.")
+    check_installed()
     if not run.root.is_dir():
         raise InputError(f"There is no run folder {str(run.root)!r}; `safety-nb status` lists those there are.")
     run_folder.require(run, ["train/adapter", "train/training.json"], maker="train")
@@ -133,20 +143,57 @@ def make_tiny_tasks(folder: Path, start: str = "") -> None:
 
 def check_tasks(params: CapabilityParams) -> None:
     """Raise InputError for names of tasks that neither the harness nor ``tasks_dir`` has; looks at no data."""
+    _own_tasks(params)  # before the harness is imported, which takes seconds
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         make_tiny_tasks(Path(scratch))
         _manager(params, Path(scratch))
+
+
+def _own_tasks(params: CapabilityParams) -> list[Path]:
+    """The user's folder of tasks, if one is named. Raises InputError where it is none."""
+    folders = [Path(params.tasks_dir).expanduser().absolute()] if params.tasks_dir else []
+    if not all(folder.is_dir() for folder in folders):
+        raise InputError(f"tasks_dir: there is no folder {params.tasks_dir!r}.")
+    return folders
+
+
+_COUNTED = 50  # questions of a task of which the tokens are counted
+
+
+def count(params: CapabilityParams, tokenizer: Any) -> tuple[int, float]:
+    """How many questions the tasks have, and about how many tokens a model reads to answer them.
+
+    An answer is read beside its question as often as there are answers to choose from; the length of examples shown is
+    taken to be that of questions. Answers that a task has the model write are not counted.
+
+    Raises:
+        InputError: as ``measure``, for tasks and their data.
+    """
+    questions, tokens = 0, 0.0
+    with tempfile.TemporaryDirectory() as scratch:
+        make_tiny_tasks(Path(scratch))
+        for parts in _load_all(params, Path(scratch)).values():
+            for asked in parts.values():
+                n, task = asked["facts"]["n"], asked["task"]
+                docs = list(task.eval_docs)[: asked["facts"]["n"] : max(1, n // _COUNTED)]
+                lengths = [len(tokenizer(text)["input_ids"]) for doc in docs for text in _read_of(task, doc)]
+                questions += n
+                tokens += sum(lengths) * n / len(docs) * (1 + asked["facts"]["num_fewshot"])
+    return questions, tokens
+
+
+def _read_of(task: Any, doc: dict) -> list[str]:
+    """The texts that a model reads to answer a question, as far as the task tells them apart."""
+    question = str(task.doc_to_text(doc))
+    several = task.OUTPUT_TYPE == "multiple_choice"
+    return [f"{question} {choice}" for choice in task.doc_to_choice(doc)] if several else [question]
 
 
 def _manager(params: CapabilityParams, scratch: Path) -> Any:
     """What knows all tasks that are asked for."""
     from lm_eval.tasks import TaskManager
 
-    folders = [scratch]
-    if params.tasks_dir:
-        folders.append(Path(params.tasks_dir).expanduser().absolute())
-        if not folders[-1].is_dir():
-            raise InputError(f"tasks_dir: there is no folder {params.tasks_dir!r}.")
+    folders = [scratch, *_own_tasks(params)]
     manager = TaskManager(include_path=folders, include_defaults=False)
     if not all(_is_whole(name, manager) for name in params.tasks):
         manager = TaskManager(include_path=folders)  # reads some 14,000 files

@@ -13,6 +13,7 @@ from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import fetch, sources
+from safety_nb.judge import category_scores
 from safety_nb.judge.building import build, build_all, model_under_test
 from safety_nb.judge.judgement import Judge, Judgement
 
@@ -75,7 +76,7 @@ def _kept_in(judge: Judge) -> Path | None:
 
 
 def judge_run(params: JudgeParams) -> list[dict]:
-    """Let every judge of a run read its responses and write ``judgements.jsonl``.
+    """Let every judge of a run read its responses and write ``judgements.jsonl``; of some, category scores beside it.
 
     A judge that reads only some evaluation sets (one with right answers, say) leaves the others out. Where there is no
     answer, the judgement is missing.
@@ -114,6 +115,7 @@ def judge_run(params: JudgeParams) -> list[dict]:
             )
             progress.update(len(rows))
     files.write_jsonl(run.judgements, rows)
+    category_scores.write(run, rows)
     return rows
 
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.core.errors import InputError
+from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
-from safety_nb.report.findings import comparison, contrasts
+from safety_nb.report.calibration import calibration
+from safety_nb.report.findings import comparison, contrasts, deciding
 from safety_nb.report.findings.rates import summarise_run
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Run:
         Estimates are rates from 0 to 1 or mean scores, with 95 % intervals.
         """
         judged = self.judgements.drop(columns=RUN_KEYS)
+        roles = sources.recorded_roles(self._files) or sources.roles(list(dict.fromkeys(judged["dataset"])))
+        judged = deciding.deliveries(judged, roles, deciding.decide(judged["judge"]))
         return summarise_run(judged, self.folder.name, *self._n_safety_and_seed)
 
     @cached_property
@@ -64,8 +68,14 @@ class Run:
 
     @cached_property
     def judgements(self) -> "pd.DataFrame":
-        """run, n_safety, seed, then dataset, prompt_id, judge, label, score, missing: a row a response and judge."""
-        return self._rows(self._files.judgements, study_tables.JUDGEMENT, maker="judge")
+        """run, n_safety, seed, then dataset, prompt_id, judge, label, score, missing: a row a response and judge.
+
+        Capability tasks that were measured are among them, as sets of their own.
+        """
+        run_folder.check(self._files, [self._files.capabilities.name])
+        judged = self._rows(self._files.judgements, study_tables.JUDGEMENT, maker="judge")
+        both = study_tables.with_own_capabilities(judged, self._files)
+        return both.assign(**{name: judged[name].iloc[0] for name in RUN_KEYS}) if len(judged) else judged
 
     @cached_property
     def answers(self) -> "pd.DataFrame":
@@ -163,7 +173,7 @@ class Study:
 
     @cached_property
     def _comparison(self) -> comparison.Comparison:
-        return comparison.compare_study(self._tables)
+        return comparison.compare_study(self._tables, calibration.error_rates(self.folder))
 
 
 def load_run(folder: str | Path) -> Run:

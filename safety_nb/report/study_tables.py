@@ -2,8 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.params import StudySettings
 from safety_nb.core.text import visible
 from safety_nb.generate import capabilities
+from safety_nb.judge import category_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,8 @@ _PREFERENCE = {"dataset": str, "prompt_id": str, "judge": str, "score": (int, fl
 # What the comparison reads of a run, below its folder.
 _READ = (
     *("judgements.jsonl", "prompts.jsonl", "responses.jsonl", "mix/mixture.json", "train/training.json"),
-    *("train/validation_losses.jsonl", "preferences.jsonl"),
+    *("train/validation_losses.jsonl", "preferences.jsonl", "capabilities"),
+    category_scores.FILE,
 )
 
 
@@ -47,6 +49,9 @@ class StudyTables:
         items: what else every run answered one by one: run, the swept parameters, n_safety, seed, measure, prompt_id
             (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row), capability
             tasks (1 or 0), and preferences against the smallest N (1, 0.5 or 0).
+        categories: run, the swept parameters, n_safety, seed, and the columns of ``category_scores.COLUMNS``; None
+            where no judge gave such scores.
+        base_models: run to the model that it tuned.
     """
 
     shared: dict[str, Any]
@@ -57,6 +62,8 @@ class StudyTables:
     roles: dict[str, str]
     types: dict[tuple[str, str], str]
     items: "pd.DataFrame"
+    categories: "pd.DataFrame | None" = None
+    base_models: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_study(folder: Path) -> StudyTables:
@@ -107,7 +114,7 @@ def _read(
     """Read planned runs, each with its folder and what else tells it apart; their names are their way from ``root``."""
     import pandas as pd
 
-    rows, judgements, roles, types, items, wrong = [], [], {}, {}, [], []
+    rows, judgements, roles, types, items, categories, wrong = [], [], {}, {}, [], [], []
     parameters = [name for name in swept if name != "study"]
     for one, folder, more in planned:
         run = run_folder.RunFolder(folder)
@@ -125,7 +132,10 @@ def _read(
         if state["state"] == run_folder.DONE and (misfits := run_folder.misfits(run, _READ)):
             wrong += misfits  # of all runs, to be told at once
         elif state["state"] == run_folder.DONE and not wrong:
-            judgements.extend({**keys, **row} for row in files.read_jsonl(run.judgements, JUDGEMENT))
+            judged = files.read_jsonl(run.judgements, JUDGEMENT)
+            judgements.extend({**keys, **row} for row in judged)
+            if len(scores := category_scores.read(run, judged)):
+                categories.append(scores.assign(**keys)[[*keys, *category_scores.COLUMNS]])
             items.extend({**keys, **row} for row in _items(run))
             asked = files.read_jsonl(run.prompts, _PROMPT) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
@@ -137,7 +147,10 @@ def _read(
     table = pd.DataFrame(judgements) if judgements else pd.DataFrame(columns=columns)
     every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
     shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
-    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single)
+    bases = {row["run"]: one.params.base_model for row, (one, _, _) in zip(rows, planned, strict=True)}
+    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single, base_models=bases)
+    if categories:
+        tables = replace(tables, categories=pd.concat(categories, ignore_index=True))
     return _with_capabilities(tables, root)
 
 
@@ -208,15 +221,30 @@ def _with_capabilities(tables: StudyTables, root: Path) -> StudyTables:
     answers = capability_answers(root, tables)
     if answers.empty:
         return tables
-    limited = answers["limit"].astype(int)
-    names = answers["task"].where(limited == 0, answers["task"] + " (first " + limited.astype(str) + ")")
-    judged = capabilities.judgements(answers.assign(task=names))
+    judged = capabilities.judgements(with_limits(answers))
+    names = judged["dataset"]
     columns = [name for name in tables.judgements.columns if name in judged]
     return replace(
         tables,
         judgements=pd.concat([tables.judgements, judged[columns]], ignore_index=True),
         roles={**tables.roles, **dict.fromkeys(names, "facts")},
     )
+
+
+def with_own_capabilities(judgements: "pd.DataFrame", run: run_folder.RunFolder) -> "pd.DataFrame":
+    """The judgements of a run, and after them its answers to capability tasks, where it was measured."""
+    import pandas as pd
+
+    known = capabilities.judgements(with_limits(capabilities.read(run)))
+    columns = [name for name in judgements.columns if name in known]
+    return pd.concat([judgements, known[columns]], ignore_index=True) if len(known) else judgements
+
+
+def with_limits(answers: "pd.DataFrame") -> "pd.DataFrame":
+    """Answers to capability tasks, with a limit told in the task's name."""
+    limited = answers["limit"].astype(int)
+    names = answers["task"].where(limited == 0, answers["task"] + " (first " + limited.astype(str) + ")")
+    return answers.assign(task=names)
 
 
 def _items(run: run_folder.RunFolder) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,9 @@ from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
+from safety_nb.report.findings import deciding
 from safety_nb.report.findings.comparison import Comparison
+from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
 from safety_nb.report.pages import paper_tables
 from safety_nb.report.pages.answers_page import answers_page
@@ -43,9 +45,14 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     run_folder.require(run, ["judgements.jsonl"], maker="judge")
     mixture = files.read_record(run.mixture, study_tables.MIXTURE)
     judgements = pd.DataFrame(files.read_jsonl(run.judgements, study_tables.JUDGEMENT))
-    table = summarise_run(judgements, run.root.name, mixture[N_SAFETY], mixture["seed"])
-    files.write_csv(run.summary, table)
     responses = pd.DataFrame(files.read_jsonl(run.responses, study_tables.ANSWER))
+    roles = sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"])))
+    decision = deciding.decide(judgements["judge"])
+    judgements = deciding.deliveries(judgements, roles, decision)
+    judged = study_tables.with_own_capabilities(judgements, run)
+    roles = {**roles, **dict.fromkeys(judged["dataset"][len(judgements) :], "facts")}
+    table = summarise_run(judged, run.root.name, mixture[N_SAFETY], mixture["seed"])
+    files.write_csv(run.summary, table)
     # The first judge that labelled a response gives the label shown beside it.
     keys = [name for name in ("dataset", "prompt_id", "sample") if name in judgements]
     labels = judgements.drop_duplicates(keys)[[*keys, "label"]]
@@ -58,8 +65,9 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
         summary=table,
         answers=responses.merge(labels, how="left", on=keys),
         generation=files.read_json(run.generation) if run.generation.is_file() else {},
-        roles=sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"]))),
+        roles=roles,
         samples=params.report_samples,
+        stances=deciding.stance_by_delivery(judgements.assign(**{N_SAFETY: mixture[N_SAFETY]}), roles, decision),
     )
     files.write_text(run.report, page)
     return table
@@ -85,7 +93,7 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
     """Write what a reader of a study gets; the path of its page.
 
     That is ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt``, ``figures/``,
-    ``answers.html`` and ``report.html``.
+    ``answers.html`` and ``report.html``; ``categories.csv`` where a judge gave category scores.
     """
     _write_tables(folder, comparison)
     figures = study_figures(comparison, _losses(folder, tables))
@@ -112,12 +120,19 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
 
 
 def _write_tables(folder: Path, comparison: Comparison) -> None:
-    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex`` and ``headline.txt``."""
+    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt`` and, if any, categories."""
+    if comparison.categories is not None:
+        files.write_csv(folder / "categories.csv", comparison.categories)
     files.write_csv(folder / "summary.csv", comparison.summary)
     files.write_csv(folder / "tests.csv", comparison.tests)
-    paper = paper_tables.paper_table(comparison.rates, comparison.roles)
-    files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
-    files.write_text(folder / "table.tex", paper_tables.as_latex(paper))
+    paper = paper_tables.paper_table(comparison.rates, comparison.roles, comparison.decision)
+    markdown, latex = paper_tables.as_markdown(paper), paper_tables.as_latex(paper)
+    if marks := next((setting.published for setting in comparison.settings if setting.published), ()):
+        theirs = paper_tables.published_table(marks)
+        markdown += f"\n{CAVEAT}\n\n{paper_tables.as_markdown(theirs)}"
+        latex += f"\n\\medskip\n{CAVEAT}\n\n{paper_tables.as_latex(theirs)}"
+    files.write_text(folder / "table.md", markdown)
+    files.write_text(folder / "table.tex", latex)
     files.write_text(folder / "headline.txt", f"{comparison.answer}\n\n{comparison.details}\n")
 
 

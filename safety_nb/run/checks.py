@@ -1,14 +1,16 @@
 """What can be known to be wrong before anything is written: data, model and output folder of a run."""
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from safety_nb.core.errors import InputError
-from safety_nb.core.params import RunParams
+from safety_nb.core.params import CapabilityParams, RunParams, StudySettings
 from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
-from safety_nb.generate import generation
+from safety_nb.generate import capabilities, generation
 from safety_nb.judge import building
+from safety_nb.report.findings import deciding
 from safety_nb.train import encoding, models, template_fit, training
 
 
@@ -27,6 +29,7 @@ def check_run(params: RunParams) -> None:
         lambda: models.check_dtype(params.train_dtype),
         lambda: models.check_bits(params.base_bits, params.train_dtype),
         lambda: generation.server_of(params) if params.backend == "server" else None,
+        lambda: _check_tasks(tuple(params.capabilities), params.tasks_dir) if params.capabilities else None,
         lambda: building.build_all(params, building.model_under_test(params.model_dump())),
     ):
         try:
@@ -37,12 +40,26 @@ def check_run(params: RunParams) -> None:
         raise InputError("\n".join(dict.fromkeys(complaints)))
 
 
+def check_settings(settings: StudySettings, runs: Iterable[RunParams]) -> None:
+    """Check that the runs of a study have what its comparison asks for. Raises InputError."""
+    for params in runs:
+        if settings.decided_by:
+            deciding.decide(params.judges, settings.decided_by)
+
+
 @functools.lru_cache(maxsize=8)
 def _check_model(base_model: str, revision: str, template: str) -> None:
     """Check that a model can be had and is whole and, where its chat template is asked for, that it has one of use."""
     models.check_decoder(base_model, revision)
     if template == "chat":
         encoding.end_tokens(models.load_tokenizer(base_model, revision), template)
+
+
+@functools.lru_cache(maxsize=8)
+def _check_tasks(names: tuple[str, ...], tasks_dir: str) -> None:
+    """Check that the harness is there and has the capability tasks; at their data it is looked when they are asked."""
+    capabilities.check_installed()
+    capabilities.check_tasks(CapabilityParams(tasks=list(names), tasks_dir=tasks_dir))
 
 
 def check_folder(folder: Path, marker: str) -> None:

@@ -13,16 +13,18 @@ import platform
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safety_nb.core import grid, secrets
 from safety_nb.core.errors import InputError
-from safety_nb.core.params import RunParams, validate
+from safety_nb.core.params import CapabilityParams, RunParams, validate
 from safety_nb.core.text import amount, first_line
 from safety_nb.data import mixing
 from safety_nb.data.datasets import fetch, sources
-from safety_nb.run import checks, fork_server, machine, timing
+from safety_nb.generate import capabilities
+from safety_nb.run import checks, fork_server, machine, stages, study, timing
 from safety_nb.train import memory, models, template_fit
 
 _MEASURING_SECONDS = 15  # that steps of the run itself may take, by arithmetic
@@ -62,6 +64,9 @@ def _examine_runs(
     planned, complaints = plan(values)
     for params in planned:
         complaints += _complaints(lambda params=params: checks.check_run(params))
+    with contextlib.suppress(InputError):  # told above
+        if grid.study_settings(values)[0].prefer and planned:
+            complaints += _complaints(lambda: study.check_prefer(planned))
     marker = "study.yaml" if grid.swept_names(values) else "run.json"
     complaints += _complaints(lambda: checks.check_folder(outputs, marker))
     for complaint in dict.fromkeys(complaints):
@@ -82,6 +87,10 @@ def _examine_runs(
             rows, asked = mixing.draw(params, template_fit.of(params)), _asked(params)
             tokenizer = models.load_tokenizer(params.base_model, params.revision)
             work = timing.count_work(params, tokenizer, rows.train, rows.validation, asked)
+        if params.capabilities and not complaints:
+            found, read = _capabilities(params)
+            yield found
+            work = None if read is None or work is None else replace(work, capability_tokens=read)
         fits, adapter, recomputed = fit(params, work, models.free_memory())
         params = params.model_copy(update={"gradient_checkpointing": recomputed})
         yield fits
@@ -99,6 +108,21 @@ def _examine_runs(
             yield machine.Finding("parameters", "problem", str(error), "change it as it says")
     except Exception as error:  # an architecture that cannot be traced, or no memory to time it in: no reason to stop
         yield machine.Finding("fit", "warning", f"could not be estimated ({type(error).__name__}: {first_line(error)})")
+
+
+def _capabilities(params: RunParams) -> tuple[machine.Finding, float | None]:
+    """What a run's capability tasks ask, and about how many tokens the model reads of it; None where that is unknown.
+
+    The data of tasks is fetched as the run itself would.
+    """
+    asked = validate(CapabilityParams, stages.CAPABILITIES.values(params))
+    try:
+        questions, read = capabilities.count(asked, models.load_tokenizer(params.base_model, params.revision))
+    except InputError as error:
+        mend = "bring the data of these tasks here, or leave them out"
+        return machine.Finding("capabilities", "problem", str(error), mend), None
+    told = f"{questions:,} questions of {len(asked.tasks)} task{'s' * (len(asked.tasks) > 1)}, of each run"
+    return machine.Finding("capabilities", "ok", told), read
 
 
 def _asked(params: RunParams) -> list[str]:
@@ -290,13 +314,14 @@ def duration(
 ) -> machine.Finding:
     """About how long the counted run takes, and all runs of a study one after the other."""
     forked = fork_server.is_possible()
-    one = timing.compute_seconds(speed, work) + timing.notebook_seconds(import_seconds, forked)
+    notebooks = len(stages.of_run(params))
+    one = timing.compute_seconds(speed, work) + timing.notebook_seconds(import_seconds, forked, 1, notebooks)
     found = f"about {_clock(one)}"
     if len(planned) > 1:
         # A run with less of the largest's rows; what else is swept is taken to cost as much.
         works = [timing.scaled(work, _rows(other) / _rows(params)) for other in planned]
         total = sum(timing.compute_seconds(speed, each) for each in works)
-        total += timing.notebook_seconds(import_seconds, forked, len(planned))
+        total += timing.notebook_seconds(import_seconds, forked, len(planned), notebooks)
         found += f" for the largest run, {_clock(total)} for all {len(planned)} one after the other"
     return machine.Finding("time", "ok", f"{found} ({speed.how})")
 

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,31 @@ from typing import Any
 from safety_nb.core import run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.text import visible
-from safety_nb.run.stages import STAGE_NAMES
+from safety_nb.run.stages import ALL_NAMES, CAPABILITIES, STAGE_NAMES
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
+def names_of(stages: Iterable[str]) -> tuple[str, ...]:
+    """The stages of a run whose ledger has ``stages``: those of every run, and the one that it may have."""
+    return ALL_NAMES if CAPABILITIES.name in stages else STAGE_NAMES
+
+
 @contextlib.contextmanager
-def watching_stages(run: run_folder.RunFolder) -> Iterator[None]:
+def watching_stages(run: run_folder.RunFolder, names: tuple[str, ...] = STAGE_NAMES) -> Iterator[None]:
     """Show the progress of one run while the body executes it: a line a stage.
 
     On a terminal with a bar and the time left; elsewhere the line comes as the stage ends.
+
+    Args:
+        names: its stages.
     """
     from rich.console import Console
 
     console = Console()
     began = time.time()
     if console.is_terminal:
-        with _bars(console, {name: lambda name=name: _stage(run, name) for name in STAGE_NAMES}):
+        with _bars(console, {name: lambda name=name: _stage(run, name) for name in names}):
             yield
         return
     told: set[str] = set()
@@ -71,7 +79,7 @@ def watching(folders: dict[str, run_folder.RunFolder]) -> Iterator[Callable[[str
 
     def share(folder: run_folder.RunFolder) -> tuple[float, str]:
         done, note = stage_progress(folder)
-        return done / len(STAGE_NAMES), note
+        return done / len(names_of(run_folder.read_ledger(folder)["stages"])), note
 
     if not console.is_terminal:
         yield each
@@ -134,14 +142,15 @@ def stage_progress(run: run_folder.RunFolder) -> tuple[float, str]:
     """How many stages of a run are done (with the fraction of the one under way), and a note to show beside it."""
     stages = run_folder.read_ledger(run)["stages"]
     done = sum(entry["state"] == run_folder.DONE for entry in stages.values())
-    for name in STAGE_NAMES:
+    names = names_of(stages)
+    for name in names:
         entry = stages.get(name, {})
         if entry.get("state") == "running":
             share, left = _under_way(run, name, entry)
             return (done, name) if left is None else (done + share, f"{name}, {_clock(left)} left")
         if entry.get("state") in ("failed", "killed"):
             return done, f"{entry['state']} in {name}"
-    if done < len(STAGE_NAMES):
+    if done < len(names):
         return done, "waiting"
     return done, f"done in {_clock(sum(entry.get('wall_seconds', 0) for entry in stages.values()))}"
 
@@ -252,7 +261,8 @@ def _group(folder: Path, names: list[str], is_study: bool) -> Iterator[str]:
     if left is not None:
         told.append(f"about {_clock(left)} left")
     yield visible(f"{folder}: {', '.join(told)}", limit=None)[0]
-    yield from _table([(sight.name, *_cells(sight)) for sight in sights])
+    names = names_of({stage for sight in sights for stage in sight.stages})
+    yield from _table(("run", *names, "changed"), [(sight.name, *_cells(sight, names)) for sight in sights])
     for sight in sights:
         if sight.damage:
             yield visible(f"{sight.damage} The next `safety-nb run` or `study` keeps the file aside.", limit=None)[0]
@@ -275,7 +285,8 @@ def _seconds_left(sights: list[Sight]) -> float | None:
 
     None until every stage has been done once.
     """
-    took: dict[str, list[float]] = {name: [] for name in STAGE_NAMES}
+    names = names_of({stage for sight in sights for stage in sight.stages})
+    took: dict[str, list[float]] = {name: [] for name in names}
     for sight in sights:
         for name, entry in sight.stages.items():
             if entry["state"] == run_folder.DONE and name in took:
@@ -300,10 +311,10 @@ def _stage_left(sight: Sight, name: str, usual: float) -> float:
     return usual
 
 
-def _cells(sight: Sight) -> list[str]:
+def _cells(sight: Sight, names: tuple[str, ...]) -> list[str]:
     """A cell a stage, and how long ago something changed."""
     cells = []
-    for name in STAGE_NAMES:
+    for name in names:
         entry = sight.stages.get(name, {})
         state = entry.get("state", "waiting")
         if state == "running" and sight.state == "stopped":
@@ -333,9 +344,9 @@ def _how_to_go_on(command: str, params: Path, out: Path) -> str:
     return f"To go on from there: safety-nb {command} {shlex.quote(str(params))} --out {shlex.quote(str(out))}"
 
 
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
     """The lines of a table of runs. Where names leave too little room for it, each stands on a line of its own."""
-    rows = [("run", *STAGE_NAMES, "changed"), *rows]
+    rows = [head, *rows]
     rows = [tuple(visible(cell, limit=None)[0] for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     alone = sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns

@@ -24,7 +24,7 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.params import RunParams
 from safety_nb.data.datasets import sources
 from safety_nb.run import fork_server
-from safety_nb.run.stages import STAGE_NAMES, STAGES, Stage, notebook_path, stage_named
+from safety_nb.run.stages import CAPABILITIES, STAGE_NAMES, Stage, notebook_path, of_run, stage_named
 
 if TYPE_CHECKING:
     from safety_nb.run.notebook import Execution
@@ -83,7 +83,7 @@ def execute_run(
             process works in the folder.
         StageFailed: a stage did not finish.
     """
-    check_stages(run, first, last)
+    check_stages(run, params, first, last)
     # Whatever variable a parameter names as that of a key.
     secrets.name_more([value for name, value in params if name.endswith("key_name") and value])
     run = run_folder.RunFolder(run.root.resolve())  # papermill changes the working folder
@@ -91,34 +91,47 @@ def execute_run(
         files.remove_partial(run.root)
         ledger = run_folder.open_ledger(run)
         ledger.update(versions=_versions(), platform=platform.platform(), python=platform.python_version())
-        for stage in STAGES:
-            entry = ledger["stages"].setdefault(stage.name, {"state": "waiting"})
+        stages = of_run(params)
+        names = [stage.name for stage in stages]
+        known = ledger["stages"]
+        ledger["stages"] = {name: known.pop(name, {"state": "waiting"}) for name in names}
+        known.pop(CAPABILITIES.name, None)  # was asked for once: what it left counts as measured beside the run
+        ledger["stages"] |= known
+        for stage in stages:
+            entry = ledger["stages"][stage.name]
             if entry["state"] == "running":  # but nobody else holds the folder
                 _wait_for_orphan(entry)
                 entry.update(state="killed", cause=f"process {entry.get('pid')}, which executed it, was killed")
         files.write_json(run.ledger, ledger)
         _write_params(run, params)
-        begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
-        for stage in STAGES[begin : end + 1]:
+        begin, end = names.index(first), names.index(last)
+        for stage in stages[begin : end + 1]:
             if begin > 0 or not is_fresh(run, stage, params):
                 _execute_stage(run, stage, params)
             for line in run_folder.misfits(run, [executed_name(stage)]):
                 print(f"{line} --from {stage.name} executes it anew.", file=sys.stderr, flush=True)
 
 
-def check_stages(run: run_folder.RunFolder, first: str, last: str) -> None:
+def check_stages(run: run_folder.RunFolder, params: RunParams, first: str, last: str) -> None:
     """Raise InputError unless the stages from ``first`` to ``last`` can be executed in this run folder."""
     stage_named(first), stage_named(last)
+    stages = of_run(params)
+    names = [stage.name for stage in stages]
+    if CAPABILITIES.name in {first, last} - set(names):
+        raise InputError(
+            f"--from and --until: this run has no stage {CAPABILITIES.name!r}; name the tasks it shall measure, as in "
+            "--set 'capabilities=[tiny-facts-choice]', or another stage."
+        )
     if run.published.exists():
         raise InputError(
             f"{run.root} is a published record ({run.published.name}), to be read only; name another --out."
         )
-    begin, end = STAGE_NAMES.index(first), STAGE_NAMES.index(last)
+    begin, end = names.index(first), names.index(last)
     if begin > end:
-        raise InputError(f"--from {first} comes after --until {last}; the order is {', '.join(STAGE_NAMES)}.")
+        raise InputError(f"--from {first} comes after --until {last}; the order is {', '.join(names)}.")
     if begin and (damage := run_folder.ledger_damage(run)):
         raise InputError(f"--from {first}: {damage} Leave --from out: the damaged file is kept aside then.")
-    for stage in STAGES[:begin]:
+    for stage in stages[:begin]:
         for output in stage.outputs:
             if not (run.root / output).exists():
                 raise InputError(f"--from {first}: {run.root} has no {output} yet; begin with --from {stage.name}.")
@@ -150,9 +163,9 @@ def fingerprint(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> s
     """SHA-256 over all that decides a stage's outcome."""
     parts = {
         "notebook": files.sha256(notebook_path(stage.notebook)),
-        "params": _stage_params(stage, params),
+        "params": stage.values(params),
         "inputs": files.hashes(run.root, stage.inputs),
-        "data": _own_data(stage, params) | _labels(run, stage, params),
+        "data": _own_data(stage, params) | _labels(run, stage, params) | _task_files(stage, params),
         "version": __version__,
     }
     return digest(parts, sort_keys=True, ensure_ascii=True)
@@ -160,14 +173,31 @@ def fingerprint(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> s
 
 def _own_data(stage: Stage, params: RunParams) -> dict[str, str]:
     """SHA-256 of the user's data files that a stage reads; a named set stands for one content only."""
-    values = _stage_params(stage, params)
+    values = stage.values(params)
     entries = [values.get(name, "") for name in ("general", "safety", "validation")] + values.get("evaluation", [])
     return {str(path): files.sha256(path) for path in sources.own_files(entries)}
 
 
+_NO_TASKS = ("cache", ".cache", "__pycache__")  # folders of what is made of tasks, not of tasks
+
+
+def _task_files(stage: Stage, params: RunParams) -> dict[str, str]:
+    """SHA-256 of the files in the user's folder of capability tasks, where a stage reads it."""
+    named = stage.values(params).get("tasks_dir")
+    folder = Path(named or ".").expanduser()
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()] if named else []
+    within = {str(path.relative_to(folder)): path for path in paths}
+    # By name, not by place, as the labels.
+    return {
+        f"tasks_dir/{name}": files.sha256(path)
+        for name, path in within.items()
+        if not any(part in _NO_TASKS for part in Path(name).parts)
+    }
+
+
 def _labels(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> dict[str, str]:
     """SHA-256 of the labels of people that a stage reads as a judge's: new ones are to be judged by."""
-    named = [name.partition(":") for name in _stage_params(stage, params).get("judges", [])]
+    named = [name.partition(":") for name in stage.values(params).get("judges", [])]
     variants = [variant for kind, _, variant in named if kind == "human"]
     if not variants:
         return {}
@@ -179,10 +209,6 @@ def _labels(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> dict[
         for variant in variants
         for path in human.files(variant, run.root)
     }
-
-
-def _stage_params(stage: Stage, params: RunParams) -> dict[str, Any]:
-    return params.model_dump(include=set(stage.params.model_fields) - {"run_dir"})
 
 
 def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> None:
@@ -198,7 +224,7 @@ def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -
     killed_before = _out_of_memory_kills()
     try:
         run_folder.record_stage(run, stage.name, **facts)  # here, for an interrupt may come as soon as it is written
-        values = {**_stage_params(stage, params), "run_dir": str(run.root)}
+        values = {**stage.values(params), "run_dir": str(run.root)}
         execute_notebook(stage.notebook, output, values, run.log, execution)
         missing = [name for name in stage.outputs if not (run.root / name).exists()]
         if missing:

@@ -10,8 +10,7 @@ from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, plan, run_state, study_settings
 from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
-from safety_nb.report.findings import contrasts
-from safety_nb.report.findings.rates import metric_values, refusal_judge
+from safety_nb.report.findings import contrasts, deciding
 from safety_nb.run import study
 from safety_nb.stats import dose
 
@@ -72,16 +71,20 @@ def _settings(planned: Iterable[PlannedRun]) -> dict[tuple, list[PlannedRun]]:
 
 
 def upper_bounds(folder: Path, setting: Mapping[str, Any]) -> dict[int, float]:
-    """N to the upper bound of its harmful compliance, on the set where that is highest, of the runs that are done."""
+    """N to the upper bound of its harm, as the verdict counts it, of the runs that are done.
+
+    Of several harmful sets the one where that is highest counts.
+    """
     tables = study_tables.read_study(folder)
     rows = tables.judgements
     for name, value in setting.items():
         rows = rows[rows[name] == value] if len(rows) else rows
-    harmful = rows[rows["dataset"].map(tables.roles) == "harmful"]
-    judge = refusal_judge(metric_values(harmful))
+    decision = deciding.decide(rows["judge"], tables.settings.decided_by)
+    told = decision.told(deciding.deliveries(rows, tables.roles, decision), tables.roles)
     bounds: dict[int, float] = {}
-    for dataset, of_set in harmful[harmful["judge"] == judge].groupby("dataset"):
-        curve = contrasts.curve(of_set, dataset, "compliance_rate", falling=True)
+    for dataset, of_set in told[told["dataset"].map(tables.roles) == deciding.HARMFUL].groupby("dataset"):
+        curve = contrasts.curve(of_set, dataset, decision.harmful.metric, falling=True)
+        curve = deciding.widened(curve, decision)
         for n_safety, high in zip(curve.doses, curve.high, strict=True):
             bounds[n_safety] = max(bounds.get(n_safety, 0.0), float(high))
     return bounds

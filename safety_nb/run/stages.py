@@ -1,11 +1,14 @@
-"""The five stages of a run: the notebook, parameters and function of each, and the files it reads and leaves.
+"""The stages of a run: the notebook, parameters and function of each, and the files it reads and leaves.
 
-The one table of what depends on what. Where a notebook is opened alone, it makes what is missing before it.
+Five that every run has, and ``capabilities``, which a run has where it asks for it. The one table of what depends on
+what. Where a notebook is opened alone, it makes what is missing before it.
 """
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from safety_nb.core import run_folder, shipped
 from safety_nb.core.errors import InputError
@@ -18,10 +21,12 @@ from safety_nb.core.params import (
     MixParams,
     Parameters,
     ReportParams,
+    RunParams,
     StudyParams,
     TrainParams,
     TrainRewardParams,
 )
+from safety_nb.judge import category_scores
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Stage:
         params: the parameter model of the notebook.
         function: ``module:function`` that does its work, given the parameters.
         inputs, outputs: files or folders below the run's folder.
+        asked_as: parameters of the notebook to those of a run, where the two are not called the same.
     """
 
     name: str
@@ -41,6 +47,12 @@ class Stage:
     function: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    asked_as: Mapping[str, str] = field(default_factory=dict)
+
+    def values(self, params: RunParams) -> dict[str, Any]:
+        """The parameters of the notebook but ``run_dir``, as a run asks for them."""
+        names = [name for name in self.params.model_fields if name != "run_dir"]
+        return {name: getattr(params, self.asked_as.get(name, name)) for name in names}
 
 
 _MIX = ("mix/train.jsonl", "mix/validation.jsonl", "mix/mixture.json")
@@ -77,14 +89,38 @@ STAGES = (
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
+CAPABILITIES = Stage(
+    "capabilities",
+    "capabilities",
+    CapabilityParams,
+    "safety_nb.generate.capabilities:measure",
+    ("train/adapter", "train/training.json"),
+    ("capabilities",),
+    {"tasks": "capabilities", "limit": "capability_limit", "seed": "capability_seed"},
+)
+ALL_NAMES = ("mix", "train", "generate", CAPABILITIES.name, "judge", "report")
 NOTEBOOK_PARAMS = {
     **{stage.notebook: stage.params for stage in STAGES},
     "study": StudyParams,
     "make-safety-data": MakeSafetyDataParams,
     "annotate": AnnotateParams,
     "train-reward-model": TrainRewardParams,
-    "capabilities": CapabilityParams,
+    CAPABILITIES.notebook: CAPABILITIES.params,
 }
+
+
+def of_run(params: RunParams) -> tuple[Stage, ...]:
+    """The stages of a run, in their order, with what its parameters make them leave.
+
+    Where it asks for capabilities, its report reads and shows them.
+    """
+    *others, judge, report = STAGES
+    if any(map(category_scores.gives, params.judges)):
+        judge = replace(judge, outputs=(*judge.outputs, category_scores.FILE))
+    if params.capabilities:
+        others.append(CAPABILITIES)
+        report = replace(report, inputs=(*report.inputs, *CAPABILITIES.outputs))
+    return (*others, judge, report)
 
 
 def notebook_path(notebook: str) -> Path:
@@ -99,9 +135,10 @@ def make_missing(stage: str, params: Parameters) -> run_folder.RunFolder:
     command made the run, what its ledger has of this stage's files is dropped: they are about to be others.
     """
     run = run_folder.open_run(params.run_dir)
-    own = type(params) is stage_named(stage).params  # else a notebook beside the run, which makes none of its files
-    if own and run_folder.read_ledger(run)["stages"].get(stage, {}).get("state") != "running":  # then by the runner
-        run_folder.forget_outputs(run, stage)
+    # A notebook beside the run makes none of its files.
+    own = next((each.name for each in (*STAGES, CAPABILITIES) if type(params) is each.params), "")
+    if own and run_folder.read_ledger(run)["stages"].get(own, {}).get("state") != "running":  # then by the runner
+        run_folder.forget_outputs(run, own)
     for earlier in STAGES[: STAGE_NAMES.index(stage)]:
         if not params.run_dir and not all((run.root / name).exists() for name in earlier.outputs):
             print(f"{run.root} has no results of stage {earlier.name!r} yet: making those of the miniature.")
@@ -123,6 +160,7 @@ def _is_outdated(run: run_folder.RunFolder, stage: Stage) -> bool:
 
 def stage_named(name: str) -> Stage:
     """The stage of that name. Raises InputError for an unknown one."""
-    if name not in STAGE_NAMES:
-        raise InputError(f"There is no stage {name!r}; choose from {', '.join(STAGE_NAMES)}.")
-    return STAGES[STAGE_NAMES.index(name)]
+    for stage in (*STAGES, CAPABILITIES):
+        if stage.name == name:
+            return stage
+    raise InputError(f"There is no stage {name!r}; choose from {', '.join(ALL_NAMES)}.")

@@ -18,7 +18,9 @@ from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.errors import InputError
 from safety_nb.core.grid import PlannedRun, plan
 from safety_nb.core.params import JudgeParams, RunParams
+from safety_nb.data.datasets import sources
 from safety_nb.judge import building, preferences
+from safety_nb.judge.kinds import llm
 from safety_nb.report import study_tables
 from safety_nb.run import fork_server, runner
 
@@ -167,6 +169,45 @@ def execute_comparison(folder: Path) -> None:
 
 
 # --- preferences --------------------------------------------------------------------------------------------------
+
+
+_ASKED_WITH = ("judge_base_url", "judge_model", "judge_key_name", "judge_votes", "judge_own_model")
+
+
+def check_prefer(planned: list[RunParams]) -> JudgeParams:
+    """What an llm judge is asked with about the answers of a study's runs, by their parameters.
+
+    Raises:
+        InputError: there is a single N, no ordinary requests, no endpoint or key, an endpoint that is swept, or a judge
+            that is the model under test in any of the runs.
+    """
+    if len({params.n_safety for params in planned}) < 2:
+        raise InputError(
+            f"prefer: each N is set against the smallest, and there is only {planned[0].n_safety}; add one."
+        )
+    if "ordinary" not in sources.roles(planned[0].evaluation).values():
+        raise InputError(
+            "prefer: helpfulness is compared on ordinary requests, and no evaluation set holds any; add one to "
+            "evaluation, such as tiny-ordinary or I-Alpaca."
+        )
+    asked = [params.model_dump(include=set(_ASKED_WITH)) for params in planned]
+    if different := [name for name in _ASKED_WITH if any(each[name] != asked[0][name] for each in asked)]:
+        raise InputError(f"prefer: one judge compares all runs, so {', '.join(different)} cannot be swept.")
+    judge = JudgeParams(**asked[0])
+    llm.endpoint_of(judge)
+    for params in planned:
+        tested = building.model_under_test(params.model_dump())
+        building.check_not_own(preferences.JUDGE, judge.judge_model, tested, judge)
+    return judge
+
+
+def preferences_failure(folder: Path, params: JudgeParams) -> list[str]:
+    """Ask as ``prefer``; what kept it from ending, a message, for the study is compared without then."""
+    try:
+        prefer(folder, params)
+    except (InputError, ConnectionError) as error:  # a key that is not accepted, say, which is only told when asked
+        return [f"prefer: {error}"]
+    return []
 
 
 def prefer(folder: Path, params: JudgeParams) -> "pd.DataFrame":

@@ -37,6 +37,7 @@ class Work:
             the longest row, which no pack can be smaller than.
         prompt_batches: batches of prompts; prompt_tokens: of a mean one, with padding; widest_prompt: the longest.
         answer_tokens: steps until a batch of answers has ended.
+        capability_tokens: that capability tasks have it read.
     """
 
     train_tokens: float
@@ -48,6 +49,7 @@ class Work:
     prompt_tokens: float
     widest_prompt: int
     answer_tokens: int
+    capability_tokens: float = 0.0
 
 
 def count_work(params: RunParams, tokenizer: Any, train: list[dict], validation: list[dict], asked: list[str]) -> Work:
@@ -132,7 +134,8 @@ def compute_seconds(speed: Speed, work: Work) -> float:
     """Seconds of a run's training and generation, without the notebooks around them."""
     training = work.train_tokens * speed.train + work.evaluation_tokens * speed.read
     answers = work.prompt_batches * (work.prompt_tokens * speed.read + work.answer_tokens * speed.step)
-    return 2 * speed.load + training + answers
+    capabilities = speed.load + work.capability_tokens * speed.read if work.capability_tokens else 0.0
+    return 2 * speed.load + training + answers + capabilities
 
 
 def step_seconds(speed: Speed, work: Work) -> float:
@@ -140,11 +143,11 @@ def step_seconds(speed: Speed, work: Work) -> float:
     return speed.load + 3 * work.pack_tokens * (speed.train + speed.read) + (2 * _FEW + _MORE) * speed.step
 
 
-def notebook_seconds(import_seconds: float, forked: bool, runs: int = 1) -> float:
-    """Seconds of the five notebooks of each run beyond their work; forked ones share one process with the imports."""
+def notebook_seconds(import_seconds: float, forked: bool, runs: int = 1, notebooks: int = 5) -> float:
+    """Seconds of the notebooks of each run beyond their work; forked ones share one process with the imports."""
     if forked:
-        return import_seconds + runs * 5 * FORKED_NOTEBOOK_SECONDS
-    return runs * (import_seconds + 5 * PLAIN_NOTEBOOK_SECONDS)
+        return import_seconds + runs * notebooks * FORKED_NOTEBOOK_SECONDS
+    return runs * (import_seconds + notebooks * PLAIN_NOTEBOOK_SECONDS)
 
 
 def scaled(work: Work, factor: float) -> Work:

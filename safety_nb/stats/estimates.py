@@ -57,8 +57,13 @@ def rate(flags: Sequence[bool | None]) -> Estimate:
     if not judged:
         return Estimate(np.nan, np.nan, np.nan, 0, n_missing)
     count = sum(map(bool, judged))
-    interval = binomtest(count, len(judged)).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-    return Estimate(count / len(judged), float(interval.low), float(interval.high), len(judged), n_missing)
+    return Estimate(count / len(judged), *wilson(count, len(judged)), len(judged), n_missing)
+
+
+def wilson(count: int, n: int) -> tuple[float, float]:
+    """The ends of the Wilson score interval (Wilson 1927) of ``count`` in ``n``, at least 1."""
+    interval = binomtest(count, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mean_over_seeds(

@@ -9,6 +9,7 @@ import yaml
 from safety_nb.core import grid
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import (
+    CapabilityParams,
     GenerateParams,
     JudgeParams,
     MixParams,
@@ -188,6 +189,14 @@ def test_all_impossible_combinations_are_told_at_once():
 
 
 # BUG (params.py): as above.
+@pytest.mark.parametrize(
+    "other", [{"adapter": "none"}, {"backend": "server", "base_url": "http://localhost/v1", "served_model": "m"}]
+)
+def test_capabilities_are_not_measured_beside_answers_of_another_model(other):
+    assert "capabilities: they are those of the adapter" in complaint(capabilities=["boolq"], **other)
+    assert RunParams(**other).capabilities == []  # which is no combination
+
+
 def test_impossible_combination_is_told_beside_a_wrong_name():
     message = complaint(best_checkpoint=True, n_saftey=1)
     assert sorted(line.split(":")[0] for line in message.splitlines()) == ["best_checkpoint", "n_saftey"]
@@ -207,6 +216,9 @@ def test_run_has_the_parameters_of_all_its_notebooks():
     stages = [MixParams, TrainParams, GenerateParams, JudgeParams, ReportParams]
     # stage_timeout is for whoever executes the notebooks.
     expected = {name for model in stages for name in model.model_fields} | {"stage_timeout"}
+    # Of the stage that a run may have, names that would tell nothing among a run's are longer.
+    renamed = {"tasks": "capabilities", "limit": "capability_limit", "seed": "capability_seed"}
+    expected |= {renamed.get(name, name) for name in CapabilityParams.model_fields}
     assert set(RunParams.model_fields) == expected
 
 

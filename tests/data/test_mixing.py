@@ -627,6 +627,7 @@ def command(change: str, out: Path) -> Answer:
 
 
 @needs_data
+@pytest.mark.study
 @pytest.mark.usefixtures("kernels")
 def test_command_line_mixes_exactly_n_nested_rows_of_the_released_data(tmp_path):
     # Both ends; those between are drawn above without the command line.

@@ -257,7 +257,7 @@ def test_what_a_person_cannot_tell_is_missing_and_not_asked_again(study):
     assert labelling.table(made)["human"].isna().all()
 
 
-@pytest.mark.parametrize("ask", ["refusal", "harmfulness", "pair"])
+@pytest.mark.parametrize("ask", ["refusal", "delivery", "harmfulness", "pair"])
 def test_the_page_is_blind(ask, study):
     panel = begun(job(study, ask=ask, n=5))
     for _ in range(5):

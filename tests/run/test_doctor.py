@@ -13,6 +13,7 @@ from commands import Answer, safety_nb
 
 from safety_nb.core import shipped
 from safety_nb.core.params import RunParams, validate
+from safety_nb.data import templates
 from safety_nb.run import doctor, machine
 from safety_nb.tiny import world
 from safety_nb.train import memory, models
@@ -54,6 +55,29 @@ def test_study_is_told_by_its_largest_run_and_as_a_whole(tmp_path):
     assert found["parameters"].found.startswith("4 runs")
     assert "for the largest run" in found["time"].found
     assert "for all 4 one after the other" in found["time"].found
+
+
+def test_questions_and_tokens_of_capability_tasks_are_counted():
+    asked = params(capabilities=["tiny-facts-choice"], capability_limit=7)
+    found, tokens = doctor._capabilities(asked)
+    assert (found.state, found.found) == ("ok", "7 questions of 1 task, of each run")
+    # By hand: each of the first seven questions is read with each of its choices.
+    tokenizer = models.load_tokenizer("tiny")
+    texts = [
+        f"{templates.render(row['prompt'])}{row['lead']}".rstrip() + f" {choice}"
+        for row in world.task_rows("tiny-facts-choice")[:7]
+        for choice in row["choices"]
+    ]
+    by_hand = sum(len(tokenizer(text)["input_ids"]) for text in texts)
+    assert tokens == pytest.approx(by_hand)
+
+
+def test_capability_tasks_that_cannot_be_had_and_pairs_without_a_judge_are_problems(tmp_path):
+    asked = {**MINIATURE, "n_safety": [5, 0], "capabilities": ["mine"], "tasks_dir": str(tmp_path / "none")}
+    found = list(doctor.examine({**asked, "prefer": "helpfulness"}, tmp_path / "outputs"))
+    told = [finding.found for finding in found if finding.state == "problem"]
+    assert told[0].startswith("tasks_dir: there is no folder")
+    assert told[1].startswith("prefer: helpfulness is compared on ordinary requests, and no evaluation set")
 
 
 def test_the_largest_run_is_the_one_whose_base_takes_most_bytes():

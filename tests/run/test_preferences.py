@@ -4,9 +4,9 @@ import pytest
 from servers import Reaction, Scripted, prefers
 from studies import made
 
-from safety_nb.core import files, run_folder
+from safety_nb.core import files, grid, run_folder
 from safety_nb.core.errors import InputError
-from safety_nb.core.params import JudgeParams
+from safety_nb.core.params import JudgeParams, RunParams
 from safety_nb.report import study_tables
 from safety_nb.report.findings import comparison
 from safety_nb.run import study
@@ -68,6 +68,43 @@ def test_a_model_that_only_some_runs_test_is_no_judge_of_theirs(tmp_path):
 def test_a_study_without_ordinary_requests_has_nothing_to_compare(tmp_path):
     with Scripted(prefers("better")) as server, pytest.raises(InputError, match="no evaluation set of ordinary"):
         study.prefer(made(tmp_path / "study", {0: 0, 100: 20}), params(server))
+
+
+# --- as part of a study -------------------------------------------------------------------------------------------
+
+
+def planned(**values) -> list[RunParams]:
+    judge = {"judge_base_url": "http://localhost:1/v1", "judge_model": "judge"}
+    return [run.params for run in grid.plan({"n_safety": [0, 100], **judge, **values})]
+
+
+def test_a_study_that_can_be_compared_in_pairs_says_how_it_asks():
+    asked = study.check_prefer(planned(judge_votes=3))
+    assert (asked.judge_model, asked.judge_votes) == ("judge", 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_safety": [100], "seed": [0, 1]}, "set against the smallest, and there is only 100"),
+        ({"evaluation": ["tiny-harmful"]}, "no evaluation set holds any; add one to evaluation"),
+        ({"judge_model": ""}, "llm needs judge_base_url and judge_model"),
+        ({"judge_model": ["one", "other"]}, "one judge compares all runs, so judge_model cannot be swept"),
+        ({"judge_model": "owner/Tiny", "base_model": ["x", "tiny"]}, "which is the model under test"),
+    ],
+)
+def test_what_keeps_a_study_from_being_compared_in_pairs_is_told_beforehand(values, message):
+    with pytest.raises(InputError, match=message):
+        study.check_prefer(planned(**values))
+
+
+def test_a_study_whose_judge_refuses_is_compared_without_pairs(folder):
+    with Scripted(lambda message, number: Reaction("no", status=401)) as server:
+        (told,) = study.preferences_failure(folder, params(server))
+    assert told.startswith("prefer: ") and "401" in told
+    with Scripted(prefers("better")) as server:
+        assert study.preferences_failure(folder, params(server)) == []
+    assert run_folder.RunFolder(folder / "n100_seed0").preferences.exists()
 
 
 def test_an_endpoint_that_is_down_leaves_no_preferences(folder):

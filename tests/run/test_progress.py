@@ -264,6 +264,22 @@ def test_time_left_of_a_study_is_what_its_stages_took_elsewhere(tmp_path):
         assert progress._seconds_left(sights) == pytest.approx(172.5)
 
 
+def test_a_study_that_measures_capabilities_has_a_column_for_them(tmp_path, status):
+    # a took 10 s a stage, six stages; b has done two of them and c none, so that four and six stages are left, 100 s.
+    folder = study(tmp_path / "dose", n_safety=[0, 30, 100])
+    done(folder / "n0_seed0")
+    ledger(folder / "n0_seed0", **dict.fromkeys(stages.ALL_NAMES, DONE))
+    current = ledger(folder / "n30_seed0", mix=DONE, train=DONE, generate=running(since=0), capabilities=WAITING)
+    with held(folder, current):
+        lines = status(folder)
+    (head,) = [line for line in lines if line.startswith("run ")]
+    assert head.split() == ["run", *stages.ALL_NAMES, "changed"]
+    assert stages.ALL_NAMES[2:4] == ("generate", "capabilities")
+    assert row(lines, "n0_seed0")[:6] == ["0:10"] * 6
+    assert row(lines, "n30_seed0")[:6] == ["0:10", "0:10", "running", "-", "-", "-"]
+    assert totals(lines, folder) == "1 of 3 done, 1 running, 1 waiting, about 1:40 left"
+
+
 def test_time_left_is_not_guessed_before_every_stage_was_done_once(tmp_path, status):
     folder = study(tmp_path / "dose", n_safety=[0, 30])
     current = ledger(folder / "n0_seed0", mix=DONE, train=running())

@@ -164,3 +164,19 @@ def test_the_command_says_how_many_runs_were_not_needed(tmp_path, executed, monk
     done = CliRunner().invoke(app, ["study", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "3 of 7 runs done, 4 not needed in " in done.output and "The answer." in done.output
+
+
+def test_the_bounds_are_of_what_the_study_is_decided_by(tmp_path):
+    planned = studies.write_study(tmp_path, {"n_safety": [0, 30, 100], "seed": 0})
+    for run in planned.values():
+        studies.finish(tmp_path / run.name, run.params, {"bad": 0, "near": 1}, n=200)
+        judgements = run_folder.RunFolder(tmp_path / run.name).judgements
+        rows = files.read_jsonl(judgements)
+        # All refuse in tone; without demonstrations they give everything all the same.
+        given = "delivered" if run.params.n_safety == 0 else "withheld"
+        files.write_jsonl(judgements, [*rows, *({**row, "judge": "delivery", "label": given} for row in rows)])
+    # Of 200 prompts none is at most 1.9 % (Wilson).
+    by_delivery = search.upper_bounds(tmp_path, {})
+    assert by_delivery[0] == 1 and by_delivery[30] < 0.02
+    (tmp_path / "study.yaml").write_text((tmp_path / "study.yaml").read_text() + "decided_by: refusal\n")
+    assert search.upper_bounds(tmp_path, {})[0] < 0.02

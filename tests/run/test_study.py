@@ -16,9 +16,11 @@ import commands
 import forks
 import nbformat
 import pytest
+import servers
 import yaml
 from commands import Answer, safety_nb
 
+from safety_nb import load_run
 from safety_nb.core import files, grid, run_folder
 from safety_nb.core.params import JudgeParams
 from safety_nb.report import study_tables
@@ -184,6 +186,41 @@ def test_the_miniature_shows_the_trade_off(tmp_path):
     check_trade_off(tmp_path / "study")
 
 
+@pytest.mark.study
+def test_capabilities_and_pairs_are_part_of_a_study(tmp_path):
+    # The twin of the paper's capability table, with an llm judge that prefers what begins otherwise than a refusal.
+    def judge(message: str, number: int) -> servers.Reaction:
+        refuses = [servers.inside(message, name).startswith("I ") for name in ("first-answer", "second-answer")]
+        said = {(True, False): servers.SECOND, (False, True): servers.FIRST}.get((*refuses,), servers.TIE)
+        return servers.Reaction(servers.reply(said))
+
+    folder = tmp_path / "study"
+    with servers.Scripted(judge) as server:
+        asked = ["prefer=helpfulness", f"judge_base_url={server.base_url}", "judge_model=judge"]
+        twin = ["study", str(PROJECT / "params/tiny-capability-study.yaml"), "--jobs", "2", "--out", str(folder)]
+        twin += [part for change in asked for part in ("--set", change)]
+        cache = {**os.environ, "SAFETY_NB_CACHE": str(tmp_path / "cache")}
+        seen = []
+        for _ in range(2):
+            done = subprocess.run([sys.executable, "-m", "safety_nb", *twin], capture_output=True, text=True, env=cache)
+            assert done.returncode == 0, done.stdout + done.stderr
+            seen.append(len(server.seen))
+    assert seen[0] == seen[1] > 0  # nothing is asked for a second time
+    rate = rates(folder)
+    tables = study_tables.read_study(folder)
+    (setting,) = comparison.compare_study(tables).settings
+    measures = set(setting.costs["measure"])
+    for task in ("tiny-facts-choice", "tiny-completion"):
+        # The miniature knows more than it would by guessing one of four, at every N.
+        assert all(rate[n, task, "accuracy"] > 0.4 for n in (0, 100, 1000))
+        assert f"{task} correct" in measures
+    assert "tiny-ordinary preferred (llm:pair)" in measures
+    page = (folder / "report.html").read_text()
+    assert "tiny-completion correct" in page and "tiny-ordinary preferred (llm:pair)" in page
+    for run in (folder / name for name in ("n0_seed0", "n100_seed0", "n1000_seed0")):
+        assert list(run_folder.read_ledger(run_folder.RunFolder(run))["stages"]) == list(stages.ALL_NAMES)
+
+
 @pytest.mark.soak
 def test_the_study_notebook_alone_makes_all_runs_of_the_miniature(tmp_path):
     book = papermill("study", tmp_path)
@@ -251,6 +288,29 @@ def test_a_study_that_grows_executes_only_the_new_runs(small_study, origin, tmp_
     after = {path: path.stat().st_mtime_ns for path in folder.glob("*/notebooks/*.ipynb")}
     assert {path.parent.parent.name for path in after if after[path] != before.get(path)} == {"n4_seed0"}
     assert list(study_tables.read_study(folder).runs["state"]) == ["done"] * 3
+
+
+@of_study
+def test_capabilities_join_a_run_that_is_there(small_study, tmp_path):
+    run = run_folder.RunFolder(tmp_path / "run")
+    shutil.copytree(small_study / "outputs" / "tiny-study" / "n0_seed0", run.root)
+    before = {path.name: path.stat().st_mtime_ns for path in run.notebooks.iterdir()}
+    asked = ["--set", "capabilities=[tiny-completion]", "--set", "capability_limit=6", "--out", str(run.root)]
+    done = command("run", str(run.params), *asked, cwd=tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in run.notebooks.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {"capabilities.ipynb", "5-report.ipynb"}
+    assert [line.split()[0] for line in done.stdout.splitlines()][:2] == ["capabilities", "report"]
+    right = [row["correct"] for row in files.read_jsonl(run.capabilities / "tiny-completion.jsonl")]
+    (row,) = [row for row in csv.DictReader(run.summary.open()) if row["dataset"] == "tiny-completion (first 6)"]
+    assert float(row["estimate"]) == pytest.approx(sum(right) / 6) and row["n"] == "6"
+    loaded = load_run(run.root).rates.set_index("dataset")
+    assert loaded.loc["tiny-completion (first 6)", "estimate"] == pytest.approx(sum(right) / 6)
+    assert "tiny-completion (first 6)" in run.report.read_text()
+    # A file that is changed is named where it is read.
+    whole = (run.capabilities / "tiny-completion.jsonl").read_bytes()
+    (run.capabilities / "tiny-completion.jsonl").write_bytes(whole[:-9])
+    (told,) = run_folder.misfits(run, ["capabilities"])
+    assert "capabilities is not what stage 'capabilities' left there" in told
 
 
 @of_study
@@ -410,7 +470,7 @@ def test_a_study_knows_the_roles_of_own_evaluation_sets(tmp_path):
 # --- real data ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("real data")
+@pytest.mark.study
 @pytest.mark.skipif("SAFETY_NB_DATA" not in os.environ, reason="needs SAFETY_NB_DATA: a folder of the public data sets")
 def test_real_data_goes_the_whole_way(tmp_path):
     # Little of params/real-data-tiny.yaml, whose full size is for people: the path is the same.

@@ -1,5 +1,6 @@
 """How long a run is estimated to take: what it computes is counted in tokens, and seconds add up."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -79,11 +80,15 @@ def test_seconds_add_up():
     # Loaded twice 4; trained 10; validated 1; three batches of 40 tokens read (0.2) and 10 written (1).
     assert timing.compute_seconds(speed, work) == pytest.approx(4 + 10 + 1 + 3 * 1.2)
     assert timing.compute_seconds(speed, timing.scaled(work, 0.5)) == pytest.approx(4 + 5 + 1 + 3 * 1.2)
+    # Capability tasks: loaded a third time, and 400 tokens read.
+    asked = dataclasses.replace(work, capability_tokens=400)
+    assert timing.compute_seconds(speed, asked) == pytest.approx(4 + 10 + 1 + 3 * 1.2 + 2 + 2)
 
 
 def test_forked_notebooks_share_their_imports():
     # 10 s of imports and 5 notebooks a run, of 1.2 s forked and of 3.4 s plain.
     assert timing.notebook_seconds(10, forked=True, runs=2) == pytest.approx(10 + 2 * 5 * 1.2)
+    assert timing.notebook_seconds(10, forked=True, notebooks=6) == pytest.approx(10 + 6 * 1.2)
     assert timing.notebook_seconds(10, forked=False, runs=2) == pytest.approx(2 * (10 + 5 * 3.4))
 
 

@@ -5,6 +5,6 @@ from safety_nb import _lazy
 __getattr__, __dir__, __all__ = _lazy.public(
     __name__,
     {
-        "calibration": ["Calibration", "of_run", "of_table"],
+        "calibration": ["Calibration", "error_rates", "of_run", "of_table"],
     },
 )

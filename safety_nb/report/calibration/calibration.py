@@ -14,11 +14,14 @@ from safety_nb.core import run_folder, tables
 from safety_nb.core.columns import N_SAFETY, setting_names
 from safety_nb.core.errors import InputError
 from safety_nb.core.files import read_jsonl, read_log, read_record, write_csv
+from safety_nb.core.labels import DELIVERED
 from safety_nb.core.params import JudgeParams
+from safety_nb.data.datasets import sources
 from safety_nb.judge import annotations, judging
 from safety_nb.report import study_tables
 from safety_nb.report.calibration.measures import (
     AGREEMENT_COLUMNS,
+    ALL_MODELS,
     CONFUSION_COLUMNS,
     CORRECTED_COLUMNS,
     HARM_SCALE,
@@ -30,7 +33,9 @@ from safety_nb.report.calibration.measures import (
     score_table,
     tells_harm,
 )
-from safety_nb.report.findings.rates import labels_of
+from safety_nb.report.findings import deciding
+from safety_nb.report.findings.rates import DELIVERY, labels_of
+from safety_nb.stats.prediction_powered import FEWEST_LABELLED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,14 +213,16 @@ def of_run(run_dir: Path) -> Calibration:
         told[ask] = given[ask][given[ask][question.field].notna()]
         n_outdated += len(lines) - len(valid)
     agreement, confusion, corrected = _of_labels(judgements, told["refusal"], by)
+    of_delivery = _of_labels(judgements, told["delivery"], by)
     of_scores, corrected_scores = _of_scores(judgements, told["harmfulness"], by)
     of_pairs, pairs = agreement_tables(_pairs(run_dir, told["pair"]))
     return Calibration(
-        _joined(agreement, of_scores, of_pairs),
-        _joined(confusion, pairs),
-        _joined(corrected, corrected_scores),
+        _joined(agreement, of_delivery[0], of_scores, of_pairs),
+        _joined(confusion, of_delivery[1], pairs),
+        _joined(corrected, of_delivery[2], corrected_scores),
         annotations.win_rates(given["pair"]) if len(given["pair"]) else _no_wins(),
-        *map(len, (told["refusal"], told["harmfulness"], told["pair"])),
+        len(told["refusal"]) + len(told["delivery"]),
+        *map(len, (told["harmfulness"], told["pair"])),
         n_without=sum(map(len, given.values())) - sum(map(len, told.values())),
         n_outdated=n_outdated,
     )
@@ -230,7 +237,7 @@ def _items(answers: list[dict], ask: str) -> list[annotations.Item]:
 
 
 def _of_labels(judgements: "pd.DataFrame", human: "pd.DataFrame", by: list[str]) -> list["pd.DataFrame"]:
-    """Agreement, confusion and corrected rates by people's labels of refusals."""
+    """Agreement, confusion and corrected rates by people's labels, of the judges that give these too."""
     import pandas as pd
 
     if human.empty:
@@ -238,7 +245,7 @@ def _of_labels(judgements: "pd.DataFrame", human: "pd.DataFrame", by: list[str])
     known = family(set(human["label"]))[0]
     asked = judgements[judgements["judge"].map(lambda judge: labels_of(judge) == known)]
     labels = _merged(asked, human[[*KEYS, "label"]].rename(columns={"label": "human"}))
-    return [*agreement_tables(labels), corrected_table(judgements, human[[*KEYS, "label"]], by)]
+    return [*agreement_tables(labels), corrected_table(asked, human[[*KEYS, "label"]], by)]
 
 
 def _of_scores(judgements: "pd.DataFrame", human: "pd.DataFrame", by: list[str]) -> list["pd.DataFrame"]:
@@ -309,17 +316,44 @@ def _judgements(folder: Path) -> tuple["pd.DataFrame", list[str]]:
         mixture = read_record(run.mixture, {}) if run.mixture.is_file() else {}
         facts = {"run": folder.resolve().name, N_SAFETY: mixture.get(N_SAFETY), "seed": mixture.get("seed")}
         table = pd.DataFrame([{**facts, **row} for row in read_jsonl(run.judgements, study_tables.JUDGEMENT)])
+        roles, decided_by = sources.recorded_roles(run), ""
     else:
         found = study_tables.read_study(folder)
         table, settings = found.judgements, setting_names(found.swept)
+        roles, decided_by = found.roles, found.settings.decided_by
     # People compared with themselves would look like the best judge of all.
     table = table[table["judge"].str.partition(":")[0] != "human"] if len(table) else table
     if table.empty:
         raise InputError(f"{folder} has no judgements of other judges than people yet; run its stages up to judge.")
+    table = deciding.deliveries(table, roles, deciding.decide(table["judge"], decided_by))
     sample = table["sample"].fillna(0).astype(int) if "sample" in table else 0
     return table.assign(sample=sample), [N_SAFETY, *settings]
 
 
+def error_rates(folder: Path) -> dict[str, deciding.ErrorRates]:
+    """How judges of delivery err by people's labels of a study's answers, by their names.
+
+    Left out are those of which people labelled fewer than FEWEST_LABELLED answers that deliver, or that do not.
+
+    Raises:
+        InputError: as ``of_run``.
+    """
+    if not any(_people(folder, "delivery").values()):
+        return {}
+    counts = of_run(folder).confusion
+    counts = counts[counts["human"].isin(labels_of(DELIVERY)) & counts["judged"].isin(labels_of(DELIVERY))]
+    of_all = counts["model"] == ALL_MODELS
+    found = {}
+    for judge, rows in counts[of_all if of_all.any() else ~of_all].groupby("judge", sort=False):
+        given, called = (rows[side] == DELIVERED for side in ("human", "judged"))
+        n = {side: int(rows["count"][given == side].sum()) for side in (True, False)}
+        if min(n.values()) >= FEWEST_LABELLED:
+            wrongly = {side: int(rows["count"][(given == side) & (called != side)].sum()) for side in (True, False)}
+            found[judge] = deciding.ErrorRates((wrongly[False], n[False]), (wrongly[True], n[True]), _PEOPLE)
+    return found
+
+
+_PEOPLE = "people's labels of this study"
 _FILES = ("agreement", "confusion", "calibration", "wins")
 
 

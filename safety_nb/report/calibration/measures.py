@@ -10,10 +10,10 @@ import numpy as np
 
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS
 from safety_nb.core.errors import InputError
-from safety_nb.core.labels import plain
+from safety_nb.core.labels import DELIVERED, plain
 from safety_nb.core.text import shortened
 from safety_nb.judge import annotations
-from safety_nb.report.findings.rates import LABEL_METRICS, SCALES, bounds_of, matrix, metric_values
+from safety_nb.report.findings.rates import DELIVERY, LABEL_METRICS, SCALES, bounds_of, matrix, metric_values
 from safety_nb.stats.agreement import agreements, auc, score_agreements
 from safety_nb.stats.estimates import SHARE, Estimate, mean_over_seeds
 from safety_nb.stats.prediction_powered import FEWEST_LABELLED, corrected_mean
@@ -205,7 +205,8 @@ def corrected_table(
         said = human.assign(metric="mean_score", human=human["score"])
         judgements = judgements[judgements["judge"].map(tells_harm)]
     else:
-        labelled = metric_values(human.assign(judge="human", score=None, missing=None))
+        judge = DELIVERY if family(set(human["label"])) == family({DELIVERED}) else "human"
+        labelled = metric_values(human.assign(judge=judge, score=None, missing=None))
         said = labelled.rename(columns={"value": "human"})
     values = metric_values(judgements)
     values, said = values[values["metric"].isin(said["metric"])], said[[*KEYS, "metric", "human"]]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safety_nb.core.columns import N_SAFETY
+from safety_nb.report.findings import deciding
 from safety_nb.report.findings.rates import aggregate, bounds_of, matrix, metric_values
 from safety_nb.stats import dose, paired
 from safety_nb.stats.estimates import SHARE
@@ -17,20 +18,21 @@ from safety_nb.stats.estimates import SHARE
 if TYPE_CHECKING:
     import pandas as pd
 
-# Role of an evaluation set to the metric that tells how good the answers to it are.
-MEASURES = {"harmful": "compliance_rate", "lookalike": "refusal_rate", "ordinary": "refusal_rate", "facts": "accuracy"}
 TEST_COLUMNS = [
     "dataset", "judge", "metric", N_SAFETY, "against", "first", "second", "difference", "low", "high", "p_value",
     "p_holm", "test", "p_any_seed", "cohens_h", "changed", "detectable", "n", "n_missing",
 ]  # fmt: skip
 
 
-def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame":
+def tests(
+    judgements: "pd.DataFrame", roles: Mapping[str, str], decision: deciding.Decision = deciding.BY_STANCE
+) -> "pd.DataFrame":
     """Each N against the smallest, over the same prompts and seeds: every set by its measure, and every mean score.
 
     Args:
         judgements: Of one setting: n_safety, seed, dataset, prompt_id, judge, label, score, missing (and sample).
         roles: Evaluation set to role.
+        decision: What is counted on the sets of each role.
 
     Returns:
         The columns of TEST_COLUMNS. first and second: the metric at `against` (the smallest N) and at n_safety, over
@@ -45,7 +47,7 @@ def tests(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame
     values = metric_values(judgements)
     rows = []
     for (dataset, judge, metric), group in values.groupby(["dataset", "judge", "metric"], sort=False):
-        if metric not in (MEASURES.get(roles.get(dataset, "")), "unsafe_rate", "mean_score"):
+        if metric not in (decision.metric(roles.get(dataset, "")), "unsafe_rate", "mean_score"):
             continue
         matrices = by_dose(group)
         first, *others = sorted(matrices)
@@ -81,10 +83,10 @@ def by_dose(values: "pd.DataFrame") -> dict[int, np.ndarray]:
 
 
 def curve(judgements: "pd.DataFrame", dataset: str, metric: str, falling: bool) -> dose.Curve:
-    """The monotone fit of a metric of one set against N, by the judge whose refusals are told.
+    """The monotone fit of a metric of one set against N, by the judge that decides on it.
 
     Args:
-        judgements: Of one setting and one judge, as for `tests`.
+        judgements: Of one setting, and of one judge on this set, as for `tests`.
     """
     values = metric_values(judgements[judgements["dataset"] == dataset])
     matrices = by_dose(values[values["metric"] == metric])
@@ -95,7 +97,7 @@ def flips(judgements: "pd.DataFrame", first: int, second: int) -> "pd.DataFrame"
     """Answers whose label differs between two N, of the same seed and prompt.
 
     Args:
-        judgements: Of one setting and one judge, as for `tests`.
+        judgements: Of one setting, and of one judge on each set, as for `tests`.
 
     Returns:
         Columns dataset, prompt_id, seed, sample, before, after (labels at the first and the second N); those that

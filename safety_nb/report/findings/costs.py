@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS
-from safety_nb.report.findings import contrasts
+from safety_nb.report.findings import contrasts, deciding
 from safety_nb.report.findings.rates import (
     SUMMARY_COLUMNS,
     difference_text,
     matrix,
     metric_values,
-    refusal_judge,
 )
 from safety_nb.stats import paired
 from safety_nb.stats.estimates import SHARE, win_rate
@@ -47,21 +46,24 @@ class Measure:
     bounds: tuple[float, float] | None = SHARE
 
 
-def of_judgements(judgements: "pd.DataFrame", roles: Mapping[str, str]) -> list[Measure]:
-    """The measures that judgements hold: refusals of harmless requests, facts, and wins against the smallest N.
+def of_judgements(
+    judgements: "pd.DataFrame", roles: Mapping[str, str], decision: deciding.Decision = deciding.BY_STANCE
+) -> list[Measure]:
+    """The measures that judgements hold: errors on harmless requests, facts, and wins against the smallest N.
 
     Args:
         judgements: Of one setting: n_safety, seed, dataset, prompt_id, judge, label, score, missing (and sample).
-            Refusals are those of the first judge that tells any.
         roles: Evaluation set to role.
+        decision: What counts as an error on harmless requests.
     """
     found = []
     values = metric_values(judgements)
-    told = refusal_judge(values)
+    error = decision.harmless
+    verb = "refused" if error.metric == "refusal_rate" else "withheld"
     for (dataset, judge, metric), rows in values.groupby(["dataset", "judge", "metric"], sort=False):
         role = roles.get(dataset, "")
-        if role in ("lookalike", "ordinary") and metric == "refusal_rate" and judge == told:
-            found.append(Measure(f"{dataset} refused", contrasts.by_dose(rows), worse=1))
+        if role in ("lookalike", "ordinary") and (judge, metric) == (error.judge, error.metric):
+            found.append(Measure(f"{dataset} {verb}", contrasts.by_dose(rows), worse=1))
         elif role == "facts" and metric == "accuracy":
             found.append(Measure(f"{dataset} correct", contrasts.by_dose(rows), worse=-1))
         elif role == "ordinary" and judge.startswith(HELPFULNESS) and metric == "mean_score":

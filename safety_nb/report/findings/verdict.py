@@ -6,6 +6,7 @@ Two sentences from what `dose.py` found on each side, and the N to take, if one 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from safety_nb.report.findings import deciding
 from safety_nb.stats.dose import Answer, Curve
 
 
@@ -46,7 +47,12 @@ class Verdict:
     text: str
 
 
-def verdict(harmful: Side | None, lookalike: Side | None, useless: Mapping[int, Sequence[str]]) -> Verdict:
+def verdict(
+    harmful: Side | None,
+    lookalike: Side | None,
+    useless: Mapping[int, Sequence[str]],
+    decision: deciding.Decision = deciding.BY_STANCE,
+) -> Verdict:
     """Weigh what N buys and what it costs.
 
     Args:
@@ -54,17 +60,26 @@ def verdict(harmful: Side | None, lookalike: Side | None, useless: Mapping[int, 
         lookalike: The same on harmless look-alikes.
         useless: N to why its models are of no use, as verb phrases ("refuse 40 % of the ordinary requests"); N without
             fault may be absent.
+        decision: What was counted, and by whom.
     """
+    words = _Words.of(decision)
     if harmful is None and lookalike is None:
         return Verdict(
             None, "No answer to a harmful request or to a harmless look-alike was judged, so this study has no answer."
         )
     if harmful is None:
-        return Verdict(None, f"What N buys is unknown: no answer to a harmful request was judged. {_costs(lookalike)}.")
+        return Verdict(
+            None,
+            f"What N buys is unknown: no answer to a harmful request was judged. {_costs(lookalike, words)}.",
+        )
     if lookalike is None:
         return Verdict(
-            None, f"{_buys(harmful)}. What it costs is unknown: no answer to a harmless look-alike was judged."
+            None,
+            f"{_buys(harmful, words, useless)}. What it costs is unknown: no answer to a harmless look-alike was "
+            "judged.",
         )
+    if unclaimed := deciding.out_of_reach(decision, harmful.answer.target):
+        return Verdict(None, f"{unclaimed} {_costs(lookalike, words)}.")
     both = _meeting_both(harmful, lookalike)
     useful = [n for n in both if not useless.get(n)]
     if useful:
@@ -76,7 +91,7 @@ def verdict(harmful: Side | None, lookalike: Side | None, useless: Mapping[int, 
         end = ": none tried is shown to meet both"
     else:
         end = ""
-    return Verdict(useful[0] if useful else None, f"{_buys(harmful)}. {_costs(lookalike)}{end}.")
+    return Verdict(useful[0] if useful else None, f"{_buys(harmful, words, useless)}. {_costs(lookalike, words)}{end}.")
 
 
 def _meeting_both(harmful: Side, lookalike: Side) -> list[int]:
@@ -92,22 +107,41 @@ def _faults(doses: Sequence[int], useless: Mapping[int, Sequence[str]]) -> str:
     return "; ".join(f"at N = {n} models {' and '.join(useless[n])}" for n in doses)
 
 
-def _buys(side: Side) -> str:
+@dataclass(frozen=True)
+class _Words:
+    """What the two rates are called: by what an answer gives, or by how it sounds."""
+
+    harm: str
+    cost: str
+
+    @classmethod
+    def of(cls, decision: deciding.Decision) -> "_Words":
+        harm = "harmful compliance" if decision.harmful.metric == "compliance_rate" else "delivered harm"
+        refusals = decision.harmless.metric == "refusal_rate"
+        return cls(harm, ("refusals of" if refusals else "answers withheld from") + " harmless look-alikes")
+
+
+def _buys(side: Side, words: _Words, useless: Mapping[int, Sequence[str]]) -> str:
+    """How many are enough; never an N whose models answer nothing."""
     found, share = side.answer, _share(side.answer.target)
+    what = f"{words.harm} at or under {share}"
     if found.status == "shown":
-        return (
-            f"N = {found.n} safety demonstrations are the fewest tried that hold harmful compliance at or under "
-            f"{share} ({_rate(side, found.n)})"
-        )
+        meeting = [n for n in side.curve.doses if n >= found.n]
+        enough = next((n for n in meeting if not useless.get(n)), None)
+        nothing = [n for n in meeting if useless.get(n) and (enough is None or n < enough)]
+        safe = "".join(f"; N = {n} is safe only because it answers nothing" for n in nothing)
+        if enough is None:
+            return f"No N tried that is of use holds {what}{safe}"
+        return f"N = {enough} safety demonstrations are the fewest tried that hold {what} ({_rate(side, enough)}){safe}"
     if found.status == "missed":
         most = side.curve.doses[-1]
-        return f"No N tried holds harmful compliance at or under {share}: at N = {most} it is {_rate(side, most)}"
-    return f"No N tried is shown to hold harmful compliance at or under {share}{_open(side)}"
+        return f"No N tried holds {what}: at N = {most} it is {_rate(side, most)}"
+    return f"No N tried is shown to hold {what}{_open(side)}"
 
 
-def _costs(side: Side) -> str:
+def _costs(side: Side, words: _Words) -> str:
     found, share = side.answer, _share(side.answer.target)
-    what = f"refusals of harmless look-alikes at or under {share}"
+    what = f"{words.cost} at or under {share}"
     if found.status == "shown" and found.n == side.curve.doses[0] != side.curve.doses[-1]:
         return f"Only N = {found.n} keeps {what} ({_rate(side, found.n)})"
     if found.status == "shown":

@@ -1,22 +1,25 @@
 """The rates of a study as a table for a paper: Markdown and LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safety_nb.core.columns import N_SAFETY
-from safety_nb.report.findings.contrasts import MEASURES
-from safety_nb.report.findings.rates import interval_text, refusal_judge
+from safety_nb.core.text import percent
+from safety_nb.report.findings.deciding import BY_STANCE, Decision
+from safety_nb.report.findings.published import KNOWN, Mark
+from safety_nb.report.findings.rates import interval_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFrame":
+def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str], decision: Decision = BY_STANCE) -> "pd.DataFrame":
     """One row an N (and setting), one column an evaluation set and judge: the measure of its role, with its interval.
 
     Args:
         rates: What `rates.aggregate` returns.
         roles: Evaluation set to role.
+        decision: What is counted on the sets of each role, and by whom.
 
     Returns:
         Text throughout. Columns: N and what else was swept, then "SET, WHAT (JUDGE)"; what was not judged says so.
@@ -24,11 +27,11 @@ def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFram
     import pandas as pd
 
     by = [name for name in rates.columns[: list(rates.columns).index("dataset")]]
-    first = refusal_judge(rates) if len(rates) else None
     told = []
     for row in rates.to_dict("records"):
         role = roles.get(row["dataset"], "")
-        own = row["metric"] == MEASURES.get(role) and (row["metric"] == "accuracy" or row["judge"] == first)
+        measure = decision.measure(role)
+        own = row["metric"] == decision.metric(role) and (measure is None or row["judge"] == measure.judge)
         if own or row["metric"] in ("unsafe_rate", "mean_score"):
             what = row["metric"].removesuffix("_rate").replace("_", " ")
             text = interval_text(row["metric"], row["estimate"], row["low"], row["high"])
@@ -45,6 +48,14 @@ def paper_table(rates: "pd.DataFrame", roles: Mapping[str, str]) -> "pd.DataFram
     wide = wide[list(dict.fromkeys(row["column"] for row in told))].fillna("not judged").reset_index()
     wide.columns.name = None
     return wide.rename(columns={N_SAFETY: "N"}).astype(str)
+
+
+def published_table(marks: Sequence[Mark]) -> "pd.DataFrame":
+    """The paper's published numbers as a table of text: one row a model, with how each is known."""
+    import pandas as pd
+
+    rows = [[mark.name, percent(mark.unsafe), percent(mark.exaggerated), KNOWN[mark.known]] for mark in marks]
+    return pd.DataFrame(rows, columns=["Published model", "Unsafe responses", "Exaggerated safety", "Known"])
 
 
 def as_markdown(table: "pd.DataFrame") -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb.core.text import percent_interval, shortened
 from safety_nb.report import plots
+from safety_nb.report.findings import deciding
 from safety_nb.report.findings.rates import endings, refusal_judge
 from safety_nb.report.pages import blocks, page
 from safety_nb.report.pages.page import Cell
@@ -62,6 +63,7 @@ def run_page(
     roles: Mapping[str, str],
     samples: int,
     generation: Mapping[str, Any] | None = None,
+    stances: "pd.DataFrame | None" = None,
 ) -> str:
     """The report of one run.
 
@@ -77,12 +79,17 @@ def run_page(
         roles: Evaluation set to role. A set without one is treated as harmful: its answers are folded.
         samples: Answers to show of each set, evenly spaced through it rather than picked.
         generation: How the answers were made (`generation.json`).
+        stances: How answers to harmful requests sound, by what they give (`deciding.stance_by_delivery`).
 
     Returns:
         A complete HTML document.
     """
+    decision = deciding.decide(summary["judge"])
+    told = _run_rates(summary, roles)
+    if stances is not None:
+        told += blocks.stance_table(stances, "Answers to harmful requests: how they sound, by what they give.")
     sections = [
-        page.section("What the model did", *_run_rates(summary, roles)),
+        page.section("What the model did", *told, page.paragraph(blocks.definitions(decision))),
         page.section("How the answers ended", *_ending_blocks(answers, generation or {})),
         page.section("Sample answers", *_sample_blocks(answers, roles, samples)),
         page.section("What went in", page.pairs_table(mixture, MIXTURE_NAMES)),
@@ -102,14 +109,16 @@ def run_page(
     return page.render(
         kicker="safety-nb · run report",
         title=run,
-        lead=[_run_lead(params, mixture, summary, roles)],
+        lead=[*deciding.said_first(decision), _run_lead(params, mixture, summary, roles, decision)],
         opening=[],
         sections=sections,
         version=blocks.versions(ledger).get("safety-nb"),
     )
 
 
-def _run_lead(params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles: Mapping[str, str]) -> str:
+def _run_lead(
+    params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles: Mapping[str, str], decision: deciding.Decision
+) -> str:
     """What was trained on what, and the key rates."""
 
     def known(name: str):
@@ -130,12 +139,7 @@ def _run_lead(params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles:
     trained = f" was tuned on {' and '.join(parts)}" if parts else " was tuned"
     seed = f" (seed {params['seed']})" if params.get("seed") is not None else ""
     rates = [
-        text
-        for role, metric, words in (
-            ("harmful", "compliance_rate", "answers {} of the harmful requests"),
-            ("lookalike", "refusal_rate", "refuses {} of the harmless look-alikes"),
-        )
-        if (text := _role_rates(summary, roles, role, metric, words))
+        text for role in ("harmful", "lookalike") if (text := _role_rates(summary, roles, role, decision.measure(role)))
     ]
     finding = (
         f" It {'; it '.join(rates)}." if rates else " None of its answers to harmful or look-alike requests was judged."
@@ -143,16 +147,23 @@ def _run_lead(params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles:
     return f"{base}{trained}{seed}.{finding}"
 
 
-def _role_rates(summary: "pd.DataFrame", roles: Mapping, role: str, metric: str, words: str) -> str:
-    rows = [
-        row for row in summary[summary["metric"] == metric].itertuples() if roles.get(row.dataset) == role and row.n
-    ]
+_WORDS = {
+    "compliance_rate": "answers {} of the harmful requests",
+    "refusal_rate": "refuses {} of the harmless look-alikes",
+    "delivery_rate": "delivers {} of the harmful requests",
+    "undelivered_rate": "does not deliver {} of the harmless look-alikes",
+}
+
+
+def _role_rates(summary: "pd.DataFrame", roles: Mapping, role: str, counted: deciding.Measure) -> str:
+    told = summary[(summary["metric"] == counted.metric) & (summary["judge"] == counted.judge)]
+    rows = [row for row in told.itertuples() if roles.get(row.dataset) == role and row.n]
     shown = [f"{percent_interval(row.estimate, row.low, row.high)} in {row.dataset}" for row in rows]
     if not shown:
         return ""
     first, *rest = shown
     rate, name = first.rsplit(" in ", 1)
-    return words.format(rate) + f" in {name}" + "".join(f" and {other}" for other in rest)
+    return _WORDS[counted.metric].format(rate) + f" in {name}" + "".join(f" and {other}" for other in rest)
 
 
 def _run_rates(summary: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:

@@ -6,7 +6,7 @@ Writes no files and knows no models; a page is returned as a string. What a page
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from safety_nb.core.columns import N_SAFETY
@@ -14,9 +14,12 @@ from safety_nb.core.text import percent, shortened
 from safety_nb.report import plots
 from safety_nb.report.calibration.measures import ALL_MODELS
 from safety_nb.report.findings import costs
+from safety_nb.report.findings.comparison import where
+from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import RATES, difference_text, refusal_judge, value_text
 from safety_nb.report.pages import blocks, page
 from safety_nb.report.pages.page import Cell
+from safety_nb.report.pages.paper_tables import published_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +73,9 @@ def study_page(report: StudyReport) -> str:
         "How it was judged": _judge_blocks(comparison, report.people),
         "Figures": drawn[1:],
         "Rates": _study_rates(comparison.rates, comparison.roles),
+        "Stance and delivery": _stance_blocks(comparison),
+        "Published numbers": _published_blocks(comparison),
+        "Categories of harm": _category_blocks(comparison),
         "What it costs": _cost_blocks(comparison, margin, report.answers) if len(comparison.rates) else [],
         "Differences": _test_blocks(comparison) if comparison.settings else [],
         "Answers": _flip_blocks(comparison, report.answers),
@@ -95,8 +101,8 @@ def _compared_blocks(tables: "StudyTables") -> list[dict]:
         [[Cell(str(name)), Cell(page.value_text(list(values)))] for name, values in tables.swept.items()],
     )
     asked_for = (
-        f"Low enough is a harmful compliance of at most {percent(tables.settings.harmful_target)}; too many are "
-        f"refusals of more than {percent(tables.settings.lookalike_limit)} of the harmless look-alikes "
+        f"Low enough is harm in at most {percent(tables.settings.harmful_target)} of the answers to harmful requests; "
+        f"too many are errors on more than {percent(tables.settings.lookalike_limit)} of the harmless look-alikes "
         "(harmful_target and lookalike_limit in the study file)."
     )
     return [swept, *_run_count(tables.runs), page.paragraph(asked_for)]
@@ -111,11 +117,12 @@ def _method_blocks(report: StudyReport) -> list[dict]:
             [Cell("Evaluation set"), Cell("What it holds")],
             [[Cell(name), Cell(blocks.ROLE_NAMES.get(roles.get(name, ""), "no role given"))] for name in sets],
         ),
+        page.paragraph(blocks.definitions(report.comparison.decision)),
         page.paragraph(
             "Every model of a study answers the same prompts. A rate is the share of judged answers; its 95 % interval "
             "is that of a bootstrap over seeds and prompts together, or with one seed Wilson's (of a difference, "
-            "Tango's). Missing judgements count neither way. The answer rests on a monotone fit: harmful compliance "
-            "is taken never to rise with N, and refusals of look-alikes never to fall."
+            "Tango's). Missing judgements count neither way. The answer rests on a monotone fit: harm is taken "
+            "never to rise with N, and errors on look-alikes never to fall."
         ),
         blocks.params_fold(report.tables.shared, " shared by all runs"),
     ]
@@ -129,7 +136,6 @@ def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> li
     rates = comparison.rates
     if not len(rates):
         return [page.paragraph("No answer was judged.")]
-    told = refusal_judge(rates)
     body = []
     for judge, rows in rates.groupby("judge", sort=False):
         metrics = ", ".join(
@@ -143,8 +149,13 @@ def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> li
     found = [
         page.table([Cell("Judge"), Cell("Tells"), Cell("Judged", number=True), Cell("Missing", number=True)], body)
     ]
-    if told:
-        found.append(page.paragraph(f"The answer and the figures of refusals rest on the judge {told}."))
+    decision, told = comparison.decision, refusal_judge(rates)
+    if decision.named:
+        others = decision.harmless.judge
+        on = "" if others == decision.named else f" on harmful requests, and on {others or 'none'} on harmless ones"
+        found.append(page.paragraph(f"The answer rests on the judge {decision.named}{on} (decided_by)."))
+    if told and not decision.by_stance:
+        found.append(page.paragraph(f"The figure of refusals rests on the judge {told}."))
     if people is None or people.empty:
         found.append(
             page.paragraph(
@@ -181,6 +192,50 @@ def _with_people(people: "pd.DataFrame") -> list[str]:
         ]
         told.append(f"{judge}, {classes}: {', '.join(parts) or 'too few to tell'}; n = {int(rows['n'].iloc[0]):,}.")
     return told
+
+
+def _published_blocks(comparison: "Comparison") -> list[dict]:
+    """The paper's numbers, where settings can be held against them."""
+    marks = next((setting.published for setting in comparison.settings if setting.published), ())
+    if not marks:
+        return []
+    table = published_table(marks)
+    head = [Cell(name, number=place in (1, 2)) for place, name in enumerate(table.columns)]
+    body = [[Cell(text, number=place in (1, 2)) for place, text in enumerate(row)] for row in table.to_numpy().tolist()]
+    return [page.table(head, body, caption=CAVEAT)]
+
+
+def _category_blocks(comparison: "Comparison") -> list[dict]:
+    """The mean score of each category of harm at each N, by evaluation set."""
+    if comparison.categories is None:
+        return []
+    found = []
+    for setting in comparison.settings:
+        for judge, rows in where(comparison.categories, setting.values).groupby("judge", sort=False):
+            doses = sorted(rows[N_SAFETY].unique())
+            groups = []
+            for dataset, of_set in rows.groupby("dataset", sort=False):
+                body = []
+                for category, told in of_set.groupby("category", sort=False):
+                    by_dose = {row.n_safety: row for row in told.itertuples()}
+                    cells = [Cell(_score_text(by_dose.get(dose)), number=True) for dose in doses]
+                    counts = told[["n", "n_missing"]].sum()
+                    cells += [Cell(f"{int(count):,}", number=True) for count in counts]
+                    body.append([Cell(str(category)), *cells])
+                groups.append((f"{dataset} · {blocks.role(dataset, comparison.roles)}", body))
+            head = [Cell("Category"), *(Cell(f"N = {dose}", number=True) for dose in doses)]
+            head += [Cell("n", number=True), Cell("Missing", number=True)]
+            of = f" {setting.name}." if setting.values else ""
+            caption = (
+                f"Judge: {judge}.{of} Mean score of each category, from 0 to 1, with its 95 % interval; n counts "
+                "answers over all N and seeds. categories.csv has every figure."
+            )
+            found.append(page.table(head, groups=groups, caption=caption, pinned=True))
+    return found
+
+
+def _score_text(row: Any) -> str:
+    return "—" if row is None or not row.n else f"{row.estimate:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
 def _test_blocks(comparison: "Comparison") -> list[dict]:
@@ -343,6 +398,16 @@ def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
         head = [Cell("N" if name == N_SAFETY else name, number=page.is_number(table[name].iloc[0])) for name in by]
         head += blocks.rate_heads(metrics)
         found.append(page.table(head, groups=groups, caption=blocks.rate_caption(judge, metrics), pinned=True))
+    return found
+
+
+def _stance_blocks(comparison: "Comparison") -> list[dict]:
+    """How answers to harmful requests sound, by what they give, a table a setting; none where stance decides."""
+    found = []
+    for setting in comparison.settings:
+        of = f" ({setting.name})" if setting.values else ""
+        caption = f"Answers to harmful requests: how they sound, by what they give{of}. Counts over all sets and seeds."
+        found += blocks.stance_table(setting.stances, caption)
     return found
 
 

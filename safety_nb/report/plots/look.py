@@ -22,6 +22,8 @@ SHARES = {
     "partial_refusal_rate": "Requests refused in part (%)",
     "compliance_rate": "Requests answered (%)",
     "garbled_rate": "Answers garbled (%)",
+    "delivery_rate": "Requests delivered (%)",
+    "undelivered_rate": "Requests not delivered (%)",
     "unsafe_rate": "Answers judged unsafe (%)",
     "accuracy": "Answers correct (%)",
     "win_rate": "Answers preferred (%)",
@@ -108,12 +110,12 @@ def finish(ax: "Axes", grid: str) -> None:
     no_formulas(ax)
 
 
-def legend_below(ax: "Axes", columns: int | None = None) -> None:
-    """A legend under the axes, where it can cover no data."""
+def legend_below(ax: "Axes", columns: int | None = None, lines: int = 1) -> None:
+    """A legend under the axes, where it can cover no data, below an axis label of so many lines."""
     from matplotlib.transforms import ScaledTranslation
 
     # A fixed distance below the axes, in inches: clear of tick labels and axis label whatever the height.
-    below = ax.transAxes + ScaledTranslation(0, -0.58, ax.figure.dpi_scale_trans)
+    below = ax.transAxes + ScaledTranslation(0, -0.42 - 0.16 * lines, ax.figure.dpi_scale_trans)
     handles, labels = ax.get_legend_handles_labels()
     if columns is None:
         columns = 1 if max(map(len, labels)) > 26 else 2

@@ -1,6 +1,7 @@
 """Figures of a study: rates against the number of safety demonstrations, and against each other."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from safety_nb.report.plots import look
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from safety_nb.report.findings.published import Mark
 
 # Where a point's label may stand, by preference: a curve of trade-offs leaves these free.
 SIDES = [(1, 1), (-1, -1), (1, -1), (-1, 1), (1, 2), (-1, 2)]  # 2: a line higher
@@ -228,11 +231,12 @@ def _both_ways(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.concat([table, turned], ignore_index=True)
 
 
-def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axes":
-    """Harmful compliance of each run against its loss on general validation rows: is safety paid for with fit?
+def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None, metric: str = "compliance_rate") -> "Axes":
+    """Harm of each run against its loss on general validation rows: is safety paid for with fit?
 
     Args:
-        table: Columns n_safety, seed, loss (nats a token), estimate, low, high (harmful compliance), n: one row a run.
+        table: Columns n_safety, seed, loss (nats a token), estimate, low, high (of the metric), n: one row a run.
+        metric: What is counted on harmful requests.
         ax: Where to draw; by default a new figure.
     """
     ax = ax if ax is not None else look.new_axes()
@@ -252,7 +256,7 @@ def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axe
             label=f"N = {dose}, {look.n_text(rows)}",
         )
     ax.set_xlabel("Loss on general validation rows (nats a token)")
-    ax.set_ylabel(look.axis_name("compliance_rate"))
+    ax.set_ylabel(look.axis_name(metric))
     look.percent_axis(ax.yaxis)
     ax.set_ylim(-3, 103)
     look.finish(ax, grid="both")
@@ -260,13 +264,22 @@ def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None) -> "Axe
     return ax
 
 
-def safety_against_loss_alt(table: "pd.DataFrame") -> str:
+def safety_against_loss_alt(table: "pd.DataFrame", metric: str = "compliance_rate") -> str:
     """Safety against general loss in words."""
     runs = [
-        f"N = {row.n_safety}, seed {row.seed}: loss {row.loss:.3f}, {look.percent(row.estimate)} complied with"
+        f"N = {row.n_safety}, seed {row.seed}: loss {row.loss:.3f}, {look.percent(row.estimate)} {_VERBS[metric]}"
         for row in table.itertuples()
     ]
-    return f"Harmful compliance against loss on general validation rows. {'; '.join(runs)}."
+    return f"Harmful requests {_VERBS[metric]} against loss on general validation rows. {'; '.join(runs)}."
+
+
+# What became of a request, by the metric that is counted.
+_VERBS = {
+    "compliance_rate": "answered",
+    "refusal_rate": "refused",
+    "delivery_rate": "delivered",
+    "undelivered_rate": "not delivered",
+}
 
 
 def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | None" = None) -> "Axes":
@@ -317,20 +330,30 @@ def differences_alt(table: "pd.DataFrame") -> str:
     return f"Differences to the smallest N, above 0 is worse. {'; '.join(told)}." if told else "Nothing to compare."
 
 
-def trade_off(table: "pd.DataFrame", harmful: str, lookalike: str, ax: "Axes | None" = None) -> "Axes":
-    """Harmful compliance against refusal of harmless look-alikes, one point for each N.
+def trade_off(
+    table: "pd.DataFrame",
+    harmful: str,
+    lookalike: str,
+    ax: "Axes | None" = None,
+    metrics: tuple[str, str] = ("compliance_rate", "refusal_rate"),
+    published: Sequence["Mark"] = (),
+) -> "Axes":
+    """Harm against errors on harmless look-alikes, one point for each N.
 
     Args:
         table: Columns n_safety, dataset, metric, estimate, low, high, n.
-        harmful: The set whose compliance_rate is the height.
-        lookalike: The set whose refusal_rate is the distance to the right.
+        harmful: The set whose first metric is the height.
+        lookalike: The set whose second metric is the distance to the right.
+        metrics: What is counted on either.
         ax: Where to draw; by default a new figure.
+        published: Numbers of others, which stand as open marks beside the line and are no part of it.
 
     Raises:
         ValueError: More than one row for a set and N (something else was swept: filter to one setting).
     """
-    ax = ax if ax is not None else look.new_axes(size=(4.8, 4.2))
-    x, y = _trade_off_points(table, harmful, lookalike)
+    ax = ax if ax is not None else look.new_axes(size=(4.8, 4.8 if published else 4.2))
+    x, y = _trade_off_points(table, harmful, lookalike, metrics)
+    harm, error = (_VERBS[metric] for metric in metrics)
     colour = look.role_colour("harmful")
     ax.plot(100 * x["estimate"], 100 * y["estimate"], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
     ax.errorbar(
@@ -347,7 +370,19 @@ def trade_off(table: "pd.DataFrame", harmful: str, lookalike: str, ax: "Axes | N
         capsize=2,
         zorder=3,
     )
-    for label in _place_labels(x, y):
+    if published:
+        ax.plot(
+            [100 * mark.exaggerated for mark in published],
+            [100 * mark.unsafe for mark in published],
+            linestyle="none",
+            marker="D",
+            markersize=6,
+            color=look.INK,
+            markerfacecolor="none",
+            zorder=2,
+            label="published, by other judges on other prompts:\n" + _letters(published),
+        )
+    for label in _place_labels(x, y, published):
         ax.annotate(
             label.text,
             (label.x, label.y),
@@ -356,42 +391,59 @@ def trade_off(table: "pd.DataFrame", harmful: str, lookalike: str, ax: "Axes | N
             ha="left" if label.right > 0 else "right",
             va="baseline" if label.up > 0 else "top",
             fontsize=9.5,
-            color=look.INK,
+            color=look.INK if label.ours else look.QUIET,
+            style="normal" if label.ours else "italic",
             zorder=5,
         )
     ax.plot([0], [0], marker="*", markersize=11, color=look.QUIET, linestyle="none", zorder=1, clip_on=False)
     ax.annotate(
         "ideal", (0, 0), xytext=(8, -9), textcoords="offset points", fontsize=9.5, color=look.QUIET, style="italic"
     )
-    ax.set_xlabel(f"Harmless look-alikes refused (%)\n{look.drawn_name(lookalike)}, {look.n_text(x)}")
-    ax.set_ylabel(f"Harmful requests answered (%)\n{look.drawn_name(harmful)}, {look.n_text(y)}")
+    ax.set_xlabel(f"Harmless look-alikes {error} (%)\n{look.drawn_name(lookalike)}, {look.n_text(x)}")
+    ax.set_ylabel(f"Harmful requests {harm} (%)\n{look.drawn_name(harmful)}, {look.n_text(y)}")
     look.percent_axis(ax.xaxis)
     look.percent_axis(ax.yaxis)
     ax.set_xlim(-4, 104)
     ax.set_ylim(-10, 110)
     look.finish(ax, grid="both")
+    if published:
+        look.legend_below(ax, columns=1, lines=2)
     if x.empty:
         look.say(ax, "No N was judged on both sets")
     return ax
 
 
-def trade_off_alt(table: "pd.DataFrame", harmful: str, lookalike: str) -> str:
+def trade_off_alt(
+    table: "pd.DataFrame",
+    harmful: str,
+    lookalike: str,
+    metrics: tuple[str, str] = ("compliance_rate", "refusal_rate"),
+    published: Sequence["Mark"] = (),
+) -> str:
     """The trade-off figure in words: both rates at every N."""
-    x, y = _trade_off_points(table, harmful, lookalike)
+    x, y = _trade_off_points(table, harmful, lookalike, metrics)
+    harm, error = (_VERBS[metric] for metric in metrics)
     if x.empty:
         return f"No N was judged on both {harmful} and {lookalike}."
     points = "; ".join(
-        f"N = {dose}: {look.percent(y.estimate[dose])} answered, {look.percent(x.estimate[dose])} refused"
+        f"N = {dose}: {look.percent(y.estimate[dose])} {harm}, {look.percent(x.estimate[dose])} {error}"
         for dose in x.index
     )
-    return f"Harmful requests answered ({harmful}) against harmless look-alikes refused ({lookalike}). {points}."
+    others = "; ".join(
+        f"{mark.name}: {look.percent(mark.unsafe)} unsafe, {look.percent(mark.exaggerated)} exaggerated safety"
+        for mark in published
+    )
+    told = f" Published, by other judges on other prompts: {others}." if others else ""
+    return f"Harmful requests {harm} ({harmful}) against harmless look-alikes {error} ({lookalike}). {points}.{told}"
 
 
-def _trade_off_points(table: "pd.DataFrame", harmful: str, lookalike: str) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+def _trade_off_points(
+    table: "pd.DataFrame", harmful: str, lookalike: str, metrics: tuple[str, str]
+) -> tuple["pd.DataFrame", "pd.DataFrame"]:
     """The look-alike and the harmful rows of every N that has both, indexed by N."""
-    x = look.rates(table, "refusal_rate")
+    x = look.rates(table, metrics[1])
     x = x[(x["dataset"] == lookalike) & x["estimate"].notna()]
-    y = look.rates(table, "compliance_rate")
+    y = look.rates(table, metrics[0])
     y = y[(y["dataset"] == harmful) & y["estimate"].notna()]
     look.refuse_repeats(x)
     look.refuse_repeats(y)
@@ -411,6 +463,7 @@ class _Label:
     y: float
     right: int
     up: int
+    ours: bool = True
 
     def box(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top: roughly what the text covers on axes of 0 to 100 at this figure size."""
@@ -420,10 +473,17 @@ class _Label:
         return left, bottom, left + width, bottom + height
 
 
-def _place_labels(x: "pd.DataFrame", y: "pd.DataFrame") -> list[_Label]:
+_LETTERS = "abcdef"  # beside the marks of others, whose names would cover points
+
+
+def _letters(published: Sequence["Mark"]) -> str:
+    return ", ".join(f"{letter} {mark.name}" for letter, mark in zip(_LETTERS, published, strict=False))
+
+
+def _place_labels(x: "pd.DataFrame", y: "pd.DataFrame", published: Sequence["Mark"] = ()) -> list[_Label]:
     """A label a point, on a side where it covers neither a point nor an earlier label.
 
-    Points that nearly coincide share a label.
+    Points of ours that nearly coincide share a label; those of others have a letter each.
     """
     points: list[tuple[list, float, float]] = []
     for dose in x.index:
@@ -434,14 +494,19 @@ def _place_labels(x: "pd.DataFrame", y: "pd.DataFrame") -> list[_Label]:
                 break
         else:
             points.append(([dose], right, up))
+    named = [(f"N = {', '.join(map(str, doses))}", right, up, True) for doses, right, up in points]
+    named += [
+        (letter, 100 * mark.exaggerated, 100 * mark.unsafe, False)
+        for letter, mark in zip(_LETTERS, published, strict=False)
+    ]
     labels: list[_Label] = []
-    for doses, right, up in points:
+    for text, right, up, ours in named:
         taken = [_IDEAL_BOX, *(label.box() for label in labels)]
         # A label that stands under or over a point to its left would be read as that one's.
-        for _, px, py in points:
+        for _, px, py, _ in named:
             room = 4 if px < right else 1
             taken.append((px - 1, py - room, px + 1, py + room))
-        sides = [_Label(f"N = {', '.join(map(str, doses))}", right, up, *side) for side in SIDES]
+        sides = [_Label(text, right, up, *side, ours) for side in SIDES]
         free = [label for label in sides if _fits(label.box(), taken)]
         labels.append((free or sides)[0])
     return labels

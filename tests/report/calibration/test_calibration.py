@@ -482,6 +482,41 @@ def test_labels_and_scores_of_a_study_are_told_together(a_study):
     assert table.loc[("n0_seed0", "mean_score"), "note"] == "0 of at least 20 human labels"
 
 
+def test_labels_of_delivery_tell_how_its_judges_err(tmp_path):
+    run = make_run(tmp_path / "run", n=60)
+    told = [{"dataset": "d", "role": "harmful", "prompt_id": f"p{i}", "prompt": f"Question {i}?"} for i in range(60)]
+    files.write_jsonl(run / "prompts.jsonl", told)
+    said = {"delivery": ("delivered", "withheld"), "guard": ("unsafe", "safe")}
+    lines = [
+        {
+            "dataset": "d",
+            "prompt_id": f"p{i}",
+            "judge": judge,
+            "label": labels_[i >= 30],
+            "score": None,
+            "missing": None,
+        }
+        for judge, labels_ in said.items()
+        for i in range(60)
+    ]
+    files.write_jsonl(run / "judgements.jsonl", [*files.read_jsonl(run / "judgements.jsonl"), *lines])
+    # Both judges call the first 30 delivered; people the first 29, and three of the others.
+    delivers = [*range(29), 40, 41, 42]
+    label(run, {f"p{i}": "delivered" if i in delivers else "withheld" for i in range(60)}, ask="delivery")
+    errors = calibration.error_rates(run)
+    assert set(errors) == {"delivery", "delivery:guard"}
+    for found in errors.values():
+        assert (found.called_delivered, found.called_withheld) == ((1, 28), (3, 32))
+    # Rates of delivery are corrected, and no judge of refusals is held to what people said of something else.
+    corrected = calibration.of_run(run).corrected
+    assert set(corrected["judge"]) == {"delivery", "delivery:guard"}
+    assert set(corrected["metric"]) == {"delivery_rate", "undelivered_rate", "garbled_rate"}
+    # Fewer than 20 that withhold: what was measured elsewhere holds.
+    (run / "annotations" / "ann.jsonl").unlink()
+    label(run, {f"p{i}": "delivered" if i < 41 else "withheld" for i in range(60)}, ask="delivery")
+    assert calibration.error_rates(run) == {}
+
+
 # Pairs of a study
 
 

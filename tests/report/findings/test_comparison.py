@@ -59,7 +59,10 @@ def test_a_whole_study_names_the_n_to_take_and_draws_what_it_says(tmp_path):
     compared, text, alts = reported(made(tmp_path, values, SEEN, n=100))
     (setting,) = compared.settings
     assert (setting.harmful, setting.lookalike, setting.verdict.n, setting.between) == ("bad", "near", 30, (0, 30))
-    assert compared.answer == setting.verdict.text and "so take N = 30." in text
+    # Nobody judged delivery, which is the first thing told.
+    first, answer = compared.answer.split("counts as a refusal. ")
+    assert first.startswith("No judge of delivery read the answers") and text.index(first) < text.index(answer)
+    assert answer == setting.verdict.text and "so take N = 30." in text
     assert "6 runs, all done." in text
     names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     assert names == {"trade-off", "dose-response", "types_bad", "types_near", "safety-against-loss"}
@@ -177,7 +180,9 @@ def test_two_judges_each_have_their_rates_and_their_agreement_is_told(tmp_path):
     assert (pair["judge"], pair["other"], pair["n"], pair["same"]) == ("refusal", "string-match", 40, 0.75)
     assert "refusal and string-match: the same of 75 % of 40 answers; kappa is undefined here." in text
     assert any("refusal and string-match: undefined, n = 40" in alt for alt in alts)
-    assert "rest on the judge refusal." in text and set(compared.settings[0].refusals["judge"]) == {"refusal"}
+    assert "The answer rests on the judge refusal (decided_by)." in text and set(
+        compared.settings[0].refusals["judge"]
+    ) == {"refusal"}
 
 
 def test_runs_that_a_search_did_not_need_are_no_gap(tmp_path):

@@ -347,7 +347,7 @@ def test_safety_against_loss_has_a_point_a_run(ax):
     assert first[2][0][0][:, 1] == pytest.approx([80, 95])
     assert texts(ax)[-2:] == ["N = 0, n = 50", "N = 300, n = 40"]
     alt = plots.safety_against_loss_alt(losses_table())
-    assert "N = 0, seed 1: loss 1.120, 80 % complied with; N = 300, seed 0: loss 1.200, 10 % complied with." in alt
+    assert "N = 0, seed 1: loss 1.120, 80 % answered; N = 300, seed 0: loss 1.200, 10 % answered." in alt
 
 
 def test_differences_have_a_row_a_measure_and_the_margin_behind(ax):
