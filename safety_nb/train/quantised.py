@@ -4,7 +4,9 @@ What bitsandbytes does is asked for here and nowhere else, and tried before it i
 CPU differs by its version and by the processor. Knows layers; neither models by name nor adapters.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from safety_nb.core.errors import InputError
@@ -180,10 +182,23 @@ def check(bits: int, device: str, dtype: Any) -> None:
     if bits != 8:
         return
     try:
-        trial(bits, device, dtype)
+        with _quiet():
+            trial(bits, device, dtype)
     except Exception as error:  # what a library raises that lacks a kernel has no common kind
         where = "GPU" if device == "cuda" else device.upper()
         raise InputError(
             f"base_bits: 8 bits do not work on this {where}: bitsandbytes failed on a trial layer "
             f"({type(error).__name__}: {first_line(error)}). Set base_bits to 4 or 16, or install another bitsandbytes."
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what bitsandbytes says of its kernels and casts from a user who only asks for a run."""
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -95,6 +95,11 @@ def test_outliers_in_eight_bits_are_noticed_by_the_trial(monkeypatch):
         quantised.trial(8, models.pick_device(), torch.float32)
 
 
+def test_a_check_that_finds_nothing_says_nothing(caplog):
+    models.check_bits(8)
+    assert caplog.records == []
+
+
 def test_the_trial_leaves_the_random_numbers_as_they_were():
     torch.manual_seed(3)
     expected = torch.rand(1)
