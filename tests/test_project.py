@@ -135,6 +135,7 @@ def test_parameter_file_is_valid_and_a_study_only_if_it_sweeps(path):
         ("paper-llama-13b-study.yaml", {"n_safety", "seed", "base_model"}),
         ("paper-falcon-7b-study.yaml", {"n_safety", "seed", "base_model", "lora_targets"}),
         ("paper-form-study.yaml", {"n_safety", "seed", "safety", "safety_form"}),
+        ("paper-order-study.yaml", {"n_safety", "seed", "safety_order"}),
         ("falcon-7b.yaml", {"base_model", "lora_targets"}),
     ],
 )

@@ -134,6 +134,9 @@ class MixParams(_Evaluation, _Rows):
         "instruction", description="form of the demonstrations: instruction, question, or mixed"
     )
     question_share: float = Field(0.5, ge=0, le=1, description="share of questions where safety_form is mixed")
+    safety_order: Literal["random", "diverse"] = Field(
+        "random", description="which demonstrations come first: random (by seed), or diverse (each unlike those before)"
+    )
     balance: str = Field(
         "", description="field of the demonstrations (tag, say) whose values are drawn equally often; empty for none"
     )
