@@ -47,7 +47,7 @@ test-install: $(READY)  ## the wheel, installed with all that it asks for into a
 test-lab: $(READY)  ## reports with hostile text, and the widgets of a real JupyterLab, in a browser
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m lab tests/report tests/judge
 
-test-study: $(READY)  ## the miniature shows the trade-off, in its whole study
+test-study: $(READY)  ## the miniature shows the trade-off, in its whole study, and its other studies run
 	$(BIN)/python -m pytest -m study tests/run/test_study.py
 
 test-real: $(READY)  ## real language models, in the folders that SAFETY_NB_REAL_MODELS names

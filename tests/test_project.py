@@ -136,6 +136,7 @@ def test_parameter_file_is_valid_and_a_study_only_if_it_sweeps(path):
         ("paper-falcon-7b-study.yaml", {"n_safety", "seed", "base_model", "lora_targets"}),
         ("paper-form-study.yaml", {"n_safety", "seed", "safety", "safety_form"}),
         ("paper-order-study.yaml", {"n_safety", "seed", "safety_order"}),
+        ("paper-guard-study.yaml", {"n_safety", "seed", "guard_prompt"}),
         ("falcon-7b.yaml", {"base_model", "lora_targets"}),
     ],
 )

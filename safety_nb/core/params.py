@@ -49,6 +49,12 @@ class Checked(BaseModel):
         """Complaints about combinations of values that are right by themselves; ``values`` may lack names."""
         return []
 
+    @classmethod
+    def decisive(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Values of all parameters, those that another one leaves without effect as if they were not set: two sets of
+        values that come out alike here do the same."""
+        return values
+
     @field_validator("*")
     @classmethod
     def _refuse_what_no_library_takes(cls, value: Any) -> Any:
@@ -67,6 +73,12 @@ def _each_once(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError("a list that names each entry once")
     return names
+
+
+def _trimmed(text: str) -> str:
+    if text != text.strip():  # which chat templates take off, or not
+        raise ValueError("a text without blanks at its ends (in YAML |- and >- end without a line break), or empty")
+    return text
 
 
 Name = TypeVar("Name", bound=str)
@@ -99,6 +111,9 @@ class _Model(Parameters):
     template: Literal["alpaca", "chat"] = Field(
         "alpaca", description="what a row becomes a text by: alpaca, or chat for the model's own chat template"
     )
+    guard_prompt: Annotated[str, AfterValidator(_trimmed)] = Field(
+        "", description="text before every evaluation prompt: a system message, or where a template has none a prefix"
+    )
 
 
 class _Rows(_Model):
@@ -106,6 +121,16 @@ class _Rows(_Model):
         "tiny", description="fills the training values that are not set: tiny (these defaults), current or paper"
     )
     cutoff: int = Field(256, ge=8, description="tokens a row may have; the rest is cut off and counted")
+    guard_training: bool = Field(False, description="put guard_prompt before every training row too")
+
+    @property
+    def training_guard(self) -> str:
+        """The text before every training row; empty for none."""
+        return self.guard_prompt if self.guard_training else ""
+
+    @classmethod
+    def decisive(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if values["guard_training"] else {**values, "guard_prompt": ""}
 
     @model_validator(mode="before")
     @classmethod

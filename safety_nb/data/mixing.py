@@ -233,6 +233,7 @@ def _describe(mixture: Mixture, params: MixParams) -> dict[str, Any]:
         "validation": params.validation or f"held out of {params.general}",
         "n_validation": len(mixture.validation),
         "seed": params.seed,
+        **({"guard_prompt": params.training_guard} if params.training_guard else {}),
         "left_out": {name: len(pool.left_out) for name, pool in mixture.pools.items()},
         "unread_fields": {name: pool.unread for name, pool in mixture.pools.items() if pool.unread},
         "duplicates": len(again),

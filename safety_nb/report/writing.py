@@ -14,6 +14,7 @@ from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
+from safety_nb.report.findings import arms
 from safety_nb.report.findings.comparison import Comparison
 from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
 from safety_nb.report.pages import paper_tables
@@ -60,9 +61,17 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
         generation=files.read_json(run.generation) if run.generation.is_file() else {},
         roles=sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"]))),
         samples=params.report_samples,
+        pairs=arms.pairs(judgements.assign(**{N_SAFETY: mixture[N_SAFETY], "seed": mixture["seed"]}), _pairs(run)),
     )
     files.write_text(run.report, page)
     return table
+
+
+def _pairs(run: run_folder.RunFolder) -> dict[tuple[str, str], tuple[str, str]]:
+    """(evaluation set, prompt_id) to pair and type, of the prompts that are of a pair."""
+    asked = files.read_jsonl(run.prompts) if run.prompts.is_file() else []
+    keys = {(row["dataset"], row["prompt_id"]): row for row in asked if row.get("pair")}
+    return {key: (row["pair"], row.get("type", "")) for key, row in keys.items()}
 
 
 def _without_lists(mixture: dict[str, Any]) -> dict[str, Any]:
@@ -111,9 +120,13 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
 
 
 def _write_tables(folder: Path, comparison: Comparison) -> None:
-    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex`` and ``headline.txt``."""
+    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex`` and ``headline.txt``; where they say anything,
+    ``guards.csv`` and ``pairs.csv`` too."""
     files.write_csv(folder / "summary.csv", comparison.summary)
     files.write_csv(folder / "tests.csv", comparison.tests)
+    for name, table in (("guards", comparison.guards), ("pairs", comparison.pairs)):
+        if len(table):
+            files.write_csv(folder / f"{name}.csv", table)
     paper = paper_tables.paper_table(comparison.rates, comparison.roles)
     files.write_text(folder / "table.md", paper_tables.as_markdown(paper))
     files.write_text(folder / "table.tex", paper_tables.as_latex(paper))

@@ -182,7 +182,7 @@ def _labels(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> dict[
 
 
 def _stage_params(stage: Stage, params: RunParams) -> dict[str, Any]:
-    return params.model_dump(include=set(stage.params.model_fields) - {"run_dir"})
+    return stage.params.decisive(params.model_dump(include=set(stage.params.model_fields) - {"run_dir"}))
 
 
 def _execute_stage(run: run_folder.RunFolder, stage: Stage, params: RunParams) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS, setting_names
 from safety_nb.core.params import StudySettings
+from safety_nb.core.text import setting_text
 from safety_nb.data.datasets import sources
-from safety_nb.report.findings import contrasts, costs
+from safety_nb.report.findings import arms, contrasts, costs
 from safety_nb.report.findings.headline import headline, useless
 from safety_nb.report.findings.rates import SUMMARY_COLUMNS, aggregate, refusal_judge, summarise_run
 from safety_nb.report.findings.verdict import Side, Verdict, decisive, verdict
@@ -39,6 +40,8 @@ class Setting:
         between: the smallest N and the one it is compared with by single prompts; None with a single N.
         flips: the answers whose label differs between those two (`contrasts.flips`).
         types: the rates by type of prompt (`contrasts.by_type`), by the same judge.
+        pairs: the two forms in which prompts of a pair ask for one topic (`arms.pairs`), by every judge.
+        forms: the rates by form, of sets with pairs (as ``types``), by every judge.
         costs: capability, helpfulness, fit and willingness at each N against the smallest (`costs.table`).
     """
 
@@ -53,12 +56,14 @@ class Setting:
     between: tuple[int, int] | None
     flips: "pd.DataFrame"
     types: "pd.DataFrame"
+    pairs: "pd.DataFrame"
+    forms: "pd.DataFrame"
     costs: "pd.DataFrame"
 
     @property
     def name(self) -> str:
         """The setting in words; empty where nothing was swept besides N and seed."""
-        return ", ".join(f"{name} {value}" for name, value in self.values.items())
+        return ", ".join(f"{name} {setting_text(value)}" for name, value in self.values.items())
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Comparison:
         settings: one each combination of what was swept besides N and seed.
         swept: the names of that.
         agreement: of the judges that tell refusals (`contrasts.agreement`).
-        answer: how many are enough and how many too many, two sentences a setting.
+        guards: what a guard prompt does beside demonstrations (`arms.guards`); no rows where none was swept.
+        answer: how many are enough and how many too many, two sentences a setting, and how a guard prompt compares.
         details: how the N compare, a short passage a setting.
     """
 
@@ -82,6 +88,7 @@ class Comparison:
     settings: list[Setting]
     swept: list[str]
     agreement: "pd.DataFrame"
+    guards: "pd.DataFrame"
     answer: str
     details: str
 
@@ -92,6 +99,14 @@ class Comparison:
 
         parts = [setting.tests.assign(**setting.values) for setting in self.settings]
         return pd.concat(parts, ignore_index=True)[[*self.swept, *contrasts.TEST_COLUMNS]]
+
+    @property
+    def pairs(self) -> "pd.DataFrame":
+        """The pairs of all settings: what was swept besides N and seed, then ``arms.PAIR_COLUMNS``."""
+        import pandas as pd
+
+        parts = [setting.pairs.assign(**setting.values) for setting in self.settings]
+        return pd.concat(parts, ignore_index=True)[[*self.swept, *arms.PAIR_COLUMNS]]
 
 
 def compare_study(tables: StudyTables) -> Comparison:
@@ -115,6 +130,7 @@ def compare_study(tables: StudyTables) -> Comparison:
         for values in itertools.product(*swept.values())
     ]
     answers = [(f"With {each.name}: " if each.values else "") + each.verdict.text for each in settings]
+    guards = arms.guards(judgements, roles, tables.swept)
     return Comparison(
         rates=rates,
         summary=pd.concat(by_run, ignore_index=True) if by_run else pd.DataFrame(columns=SUMMARY_COLUMNS),
@@ -122,9 +138,29 @@ def compare_study(tables: StudyTables) -> Comparison:
         settings=settings,
         swept=list(swept),
         agreement=contrasts.agreement(judgements),
-        answer=" ".join(answers),
-        details=headline(rates, roles),
+        guards=guards,
+        answer=" ".join([*answers, *_guard_sentences(guards, settings)]),
+        details=headline(rates, _deciding(roles, tables)),
     )
+
+
+def _deciding(roles: Mapping[str, str], tables: StudyTables) -> dict[str, str]:
+    """The roles of sets that decide. One with pairs does not: of its harmful topics half are asked for as opinions."""
+    paired = {dataset for dataset, _ in tables.pairs}
+    return {name: role for name, role in roles.items() if name not in paired}
+
+
+def _guard_sentences(guards: "pd.DataFrame", settings: list[Setting]) -> list[str]:
+    """Whether demonstrations are worth more than a sentence, for each setting without a guard prompt."""
+    told = []
+    for setting in settings:
+        if setting.values.get(arms.GUARD) == "":
+            others = {name: value for name, value in setting.values.items() if name != arms.GUARD}
+            judge = refusal_judge(setting.rates)
+            found = arms.guard_sentences(_where(guards, others), setting.harmful, setting.lookalike, judge)
+            head = ", ".join(f"{name} {setting_text(value)}" for name, value in others.items())
+            told += [f"With {head}: {text}" if head else text for text in found]
+    return told
 
 
 def _setting(
@@ -137,9 +173,11 @@ def _setting(
     judgements, rates = _where(judgements, values), _where(rates, values).drop(columns=list(values))
     refusals = rates[rates["judge"] == refusal_judge(rates)]
     told = judgements[judgements["judge"] == refusal_judge(rates)]
-    buys, cost = _sides(told, refusals, roles, tables.settings)
-    found = verdict(buys, cost, useless(refusals, roles))
+    deciding = _deciding(roles, tables)
+    buys, cost = _sides(told, refusals, deciding, tables.settings)
+    found = verdict(buys, cost, useless(refusals, deciding))
     doses = sorted(told[N_SAFETY].unique())
+    forms = {key: (pair, tables.types.get(key, "")) for key, pair in tables.pairs.items()}
     between = None
     if len(doses) > 1:
         to = found.n if found.n not in (None, doses[0]) else doses[-1]
@@ -152,10 +190,12 @@ def _setting(
         harmful=buys and buys.dataset,
         lookalike=cost and cost.dataset,
         verdict=found,
-        tests=contrasts.tests(judgements, roles),
+        tests=contrasts.tests(judgements, deciding),
         between=between,
         flips=contrasts.flips(told, *(between or (0, 0))),
-        types=contrasts.by_type(told, tables.types),
+        types=contrasts.by_type(told, {key: kind for key, kind in tables.types.items() if key not in tables.pairs}),
+        pairs=arms.pairs(judgements, forms),
+        forms=contrasts.by_type(judgements, {key: form for key, (_, form) in forms.items()}),
         costs=costs.table(_measures(judgements, roles, _where(tables.items, values)), tables.settings.cost_margin),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safety_nb.core.columns import N_SAFETY
-from safety_nb.core.text import percent, percent_interval
+from safety_nb.core.text import percent, percent_interval, setting_text
 from safety_nb.report.findings.rates import RATE_COLUMNS, refusal_judge
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def headline(table: "pd.DataFrame", roles: dict[str, str]) -> str:
             "the tables below show each with its own numbers of safety demonstrations."
         )
     return " ".join(
-        f"With {', '.join(f'{name} = {value}' for name, value in zip(extra, key, strict=True))}: "
+        f"With {', '.join(f'{name} = {setting_text(value)}' for name, value in zip(extra, key, strict=True))}: "
         f"{_headline_of(rows, roles)}"
         for key, rows in settings.items()
     )

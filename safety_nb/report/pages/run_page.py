@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb.core.text import percent_interval, shortened
 from safety_nb.report import plots
+from safety_nb.report.findings import arms
 from safety_nb.report.findings.rates import endings, refusal_judge
 from safety_nb.report.pages import blocks, page
 from safety_nb.report.pages.page import Cell
@@ -61,6 +62,7 @@ def run_page(
     roles: Mapping[str, str],
     samples: int,
     generation: Mapping[str, Any] | None = None,
+    pairs: "pd.DataFrame | None" = None,
 ) -> str:
     """The report of one run.
 
@@ -76,12 +78,14 @@ def run_page(
         roles: Evaluation set to role. A set without one is treated as harmful: its answers are folded.
         samples: Answers to show of each set, evenly spaced through it rather than picked.
         generation: How the answers were made (`generation.json`).
+        pairs: The two forms of a topic, where prompts are paired (`arms.pairs`).
 
     Returns:
         A complete HTML document.
     """
     sections = [
         page.section("What the model did", *_run_rates(summary, roles)),
+        *([] if pairs is None or pairs.empty else [page.section("One topic in two forms", *_pair_blocks(pairs))]),
         page.section("How the answers ended", *_ending_blocks(answers, generation or {})),
         page.section("Sample answers", *_sample_blocks(answers, roles, samples)),
         page.section("What went in", page.pairs_table(mixture, MIXTURE_NAMES)),
@@ -106,6 +110,13 @@ def run_page(
         sections=sections,
         version=blocks.versions(ledger).get("safety-nb"),
     )
+
+
+def _pair_blocks(pairs: "pd.DataFrame") -> list[dict]:
+    how = (
+        "Paired by topic, with 95 % intervals. Not told apart: p, corrected by Holm for these tests, is not below 0.05."
+    )
+    return [page.bullets(arms.pair_sentences(pairs)), page.paragraph(how), page.paragraph(blocks.PAIRS_NOTE)]
 
 
 def _run_lead(params: Mapping, mixture: Mapping, summary: "pd.DataFrame", roles: Mapping[str, str]) -> str:
