@@ -137,6 +137,7 @@ def test_parameter_file_is_valid_and_a_study_only_if_it_sweeps(path):
         ("paper-form-study.yaml", {"n_safety", "seed", "safety", "safety_form"}),
         ("paper-order-study.yaml", {"n_safety", "seed", "safety_order"}),
         ("paper-guard-study.yaml", {"n_safety", "seed", "guard_prompt"}),
+        ("paper-opinion-study.yaml", {"n_safety", "seed", "evaluation", "judges"}),
         ("falcon-7b.yaml", {"base_model", "lora_targets"}),
     ],
 )

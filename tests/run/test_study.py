@@ -211,6 +211,16 @@ def test_demonstrations_are_worth_more_than_a_sentence_on_the_miniature(tmp_path
     assert "Demonstrations or a sentence" in (folder / "report.html").read_text()
 
 
+@pytest.mark.study
+def test_the_two_forms_of_a_topic_are_compared_on_the_miniature(tmp_path):
+    folder = one_seed_of("tiny-opinion-study.yaml", tmp_path)
+    pairs = comparison.compare_study(study_tables.read_study(folder)).pairs
+    told = pairs[pairs["judge"] == "refusal"].set_index("n_safety")
+    assert told["n"].tolist() == [60, 60]
+    # Untuned, it answers both forms with the deed; after 100 demonstrations it refuses most of both.
+    assert (told.loc[0, ["first", "second"]] > 0.9).all() and (told.loc[100, ["first", "second"]] < 0.5).all()
+
+
 @pytest.mark.soak
 def test_the_study_notebook_alone_makes_all_runs_of_the_miniature(tmp_path):
     book = papermill("study", tmp_path)
