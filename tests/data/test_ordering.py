@@ -69,6 +69,13 @@ def test_diverse_demonstrations_are_exact_and_nested(fewer, more):
     assert demonstrations(n_safety=fewer) == drawn[:fewer]
 
 
+@pytest.mark.parametrize(("order", "told"), [("random", None), ("diverse", "diverse")])
+def test_the_record_names_an_order_that_is_not_random(tmp_path, order, told):
+    # Of a random one it says what it always said: its hash is among what decides whether a report is made anew.
+    values = {"run_dir": str(tmp_path), "n_general": 8, "n_safety": 4, "n_validation": 0}
+    assert mixing.mix(MixParams(**values, safety_order=order)).get("safety_order") == told
+
+
 def test_diverse_demonstrations_of_another_seed_begin_elsewhere():
     first, second = (demonstrations(n_safety=30, seed=seed) for seed in (0, 1))
     assert first[0]["id"] != second[0]["id"]
