@@ -68,7 +68,7 @@ def tables_of(rows, roles=None, types=None, **swept):
     values = {"n_safety": [0, 1000], "seed": [0], **swept}
     table = pd.DataFrame(runs, columns=columns)
     items = pd.DataFrame(columns=["run", "n_safety", "seed", *swept, "measure", "prompt_id", "value"])
-    return StudyTables(values, StudySettings(), values, table, rows, roles or ROLES, types or {}, items)
+    return StudyTables(values, StudySettings(), values, table, rows, roles or ROLES, types or {}, {}, items)
 
 
 def a_study(rows=None, tables=None, **changes):

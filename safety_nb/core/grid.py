@@ -7,6 +7,7 @@ from typing import Any
 
 from safety_nb.core import files, run_folder
 from safety_nb.core.columns import setting_names
+from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.outputs import LONGEST_NAME
 from safety_nb.core.params import RunParams, StudySettings, validate
@@ -122,8 +123,15 @@ def study_file(folder: Path) -> dict[str, Any]:
 def run_name(params: RunParams, swept: list[str]) -> str:
     """Folder name of a run: N and seed always, so that a study can grow, then whatever else is swept."""
     parts = [f"n{params.n_safety}", f"seed{params.seed}"]
-    parts += [f"{name}-{str(getattr(params, name)).replace('/', '_')}" for name in setting_names(swept)]
+    parts += [value_name(name, getattr(params, name)) for name in setting_names(swept)]
     return "_".join(parts)
+
+
+def value_name(name: str, value: Any) -> str:
+    """A swept parameter and its value in the name of a folder or file; a guard prompt, which is long, by its hash."""
+    if name == "guard_prompt":
+        return f"{name}-{digest(value, sort_keys=False, ensure_ascii=True)[:8] if value else 'none'}"
+    return f"{name}-{str(value).replace('/', '_')}"
 
 
 def run_state(run: run_folder.RunFolder) -> dict[str, Any]:

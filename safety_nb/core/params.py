@@ -49,6 +49,12 @@ class Checked(BaseModel):
         """Complaints about combinations of values that are right by themselves; ``values`` may lack names."""
         return []
 
+    @classmethod
+    def decisive(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Values of all parameters, those that another one leaves without effect as if they were not set: two sets of
+        values that come out alike here do the same."""
+        return values
+
     @field_validator("*")
     @classmethod
     def _refuse_what_no_library_takes(cls, value: Any) -> Any:
@@ -67,6 +73,12 @@ def _each_once(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError("a list that names each entry once")
     return names
+
+
+def _trimmed(text: str) -> str:
+    if text != text.strip():  # which chat templates take off, or not
+        raise ValueError("a text without blanks at its ends (in YAML |- and >- end without a line break), or empty")
+    return text
 
 
 Name = TypeVar("Name", bound=str)
@@ -99,6 +111,9 @@ class _Model(Parameters):
     template: Literal["alpaca", "chat"] = Field(
         "alpaca", description="what a row becomes a text by: alpaca, or chat for the model's own chat template"
     )
+    guard_prompt: Annotated[str, AfterValidator(_trimmed)] = Field(
+        "", description="text before every evaluation prompt: a system message, or where a template has none a prefix"
+    )
 
 
 class _Base(_Model):
@@ -116,6 +131,16 @@ class _Rows(_Model):
     loss_on: Literal["answers", "all"] = Field(
         "answers", description="tokens that carry loss: those of the answers, or all of a row, its prompt too"
     )
+    guard_training: bool = Field(False, description="put guard_prompt before every training row too")
+
+    @property
+    def training_guard(self) -> str:
+        """The text before every training row; empty for none."""
+        return self.guard_prompt if self.guard_training else ""
+
+    @classmethod
+    def decisive(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if values["guard_training"] else {**values, "guard_prompt": ""}
 
     @model_validator(mode="before")
     @classmethod
@@ -144,6 +169,9 @@ class MixParams(_Evaluation, _Rows):
         "instruction", description="form of the demonstrations: instruction, question, or mixed"
     )
     question_share: float = Field(0.5, ge=0, le=1, description="share of questions where safety_form is mixed")
+    safety_order: Literal["random", "diverse"] = Field(
+        "random", description="which demonstrations come first: random (by seed), or diverse (each unlike those before)"
+    )
     balance: str = Field(
         "", description="field of the demonstrations (tag, say) whose values are drawn equally often; empty for none"
     )

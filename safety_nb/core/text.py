@@ -1,5 +1,6 @@
 """Text as people see it: what a model or a user wrote, made visible and safe to show; shares, and amounts of bytes."""
 
+import hashlib
 import html
 import math
 import unicodedata
@@ -37,6 +38,15 @@ def shortened(text: Any, limit: int) -> str:
     """`visible` text of at most `limit` characters, with an ellipsis where some were left out."""
     shown, left_out = visible(text, limit)
     return shown + "…" if left_out else shown
+
+
+def setting_text(value: Any) -> str:
+    """The value of a swept parameter in titles, legends and sentences: "none" for empty text; of long text the
+    beginning, and of its hash so much that two that begin alike are told apart."""
+    text = str(value)
+    if len(text) <= 60:
+        return text or "none"
+    return f"{shortened(text, 40)} ({hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:4]})"
 
 
 def _shown(character: str) -> str:

@@ -4,8 +4,9 @@ A row that is a prompt (but for case, width, spacing and punctuation) falls unde
 prompt, or is nearly one, under ``on_near_overlap``: stop, remove (the next row of its set takes its place) or report.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from safety_nb.core.errors import InputError
@@ -41,12 +42,11 @@ class Decontamination:
         self._found: dict[str, list[overlap.Match]] = {}
         self._removed: set[str] = set()
 
-    def first(self, name: str, pool: list[dict], order: list[int], size: int) -> list[int]:
-        """The first places of ``order`` whose rows may stay, at most ``size``."""
+    def first(self, name: str, pool: list[dict], order: Iterable[int], size: int) -> list[int]:
+        """The first places of ``order`` whose rows may stay, at most ``size``; no more of it is read than is needed."""
         kept: list[int] = []
-        position = 0
-        while batch := order[position : position + size - len(kept)]:
-            position += len(batch)
+        places = iter(order)
+        while batch := list(itertools.islice(places, size - len(kept))):
             kept += self._staying(name, pool, batch)
         return kept
 

@@ -5,8 +5,7 @@ first of those of a smaller one), and the safety rows of a smaller N are the fir
 with an evaluation prompt stop the mixture, are replaced by the next ones of their set, or are reported.
 """
 
-import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams
 from safety_nb.core.text import visible
-from safety_nb.data import decontamination, overlap, templates
+from safety_nb.data import decontamination, ordering, overlap, templates
 from safety_nb.data.datasets import sources
 from safety_nb.data.datasets.rows import Usable
 
@@ -136,13 +135,9 @@ def _refuse_too_few(wanted: _Wanted, params: MixParams, there: int, removed: int
 
 
 def _sample(wanted: _Wanted, pool: list[dict], check: decontamination.Decontamination) -> list[dict]:
-    """The first rows of a seeded order of a whole data set: so a larger sample begins with a smaller one."""
+    """The first rows of an order of a whole data set: so a larger sample begins with a smaller one."""
     params, name = check.params, wanted.name
-    order = list(range(len(pool)))
-    random.Random(f"{wanted.part} {params.seed}").shuffle(order)
-    if wanted.part == "safety" and params.balance:
-        order = _balanced(order, _values(name, pool, params.balance), params.seed)
-    drawn = check.first(name, pool, order, wanted.size)
+    drawn = check.first(name, pool, _order(wanted, pool, params), wanted.size)
     if len(drawn) < min(wanted.size, len(pool)):
         _refuse_too_few(wanted, params, len(drawn), removed=len(pool) - len(drawn))
     rows = []
@@ -153,40 +148,28 @@ def _sample(wanted: _Wanted, pool: list[dict], check: decontamination.Decontamin
     return rows
 
 
+def _order(wanted: _Wanted, pool: list[dict], params: MixParams) -> Iterable[int]:
+    """The places of a data set's rows in the order they are drawn in; of demonstrations as is asked for."""
+    order: Iterable[int] = ordering.seeded(len(pool), wanted.part, params.seed)
+    if wanted.part != "safety":
+        return order
+    if params.safety_order == "diverse":
+        order = ordering.diverse(order, pool)
+    if params.balance:
+        order = ordering.in_rounds(order, ordering.values_of(params.balance, wanted.name, pool), params.seed)
+    return order
+
+
 def _form(place: int, params: MixParams) -> str:
     """The form of the demonstration at ``place``, so that every beginning of them has its share of questions, rounded.
 
-    The order is shuffled (and each round of a balanced one), so that the form goes with no property of a row.
+    A seeded order is shuffled, as is each round of a balanced one, so that the form goes with no property of a row;
+    in a diverse one it may by chance, as with any order that is not.
     """
     if params.safety_form != "mixed":
         return params.safety_form
     before, after = (int(params.question_share * n + 0.5) for n in (place, place + 1))
     return "question" if after > before else "instruction"
-
-
-def _values(name: str, pool: list[dict], balance: str) -> list[str]:
-    for index, row in enumerate(pool):
-        if balance not in row:
-            known = sorted(set(row) - {"instruction", "input", "output", "question", "messages", "beside"})
-            raise InputError(
-                f"balance: row {index + 1} of data set {name!r} has no field {balance!r}; "
-                f"{'it has ' + ', '.join(known) if known else 'it has none to balance over'}; or leave balance empty."
-            )
-    return [str(row[balance]) for row in pool]
-
-
-def _balanced(order: list[int], values: list[str], seed: int) -> list[int]:
-    """The order in rounds, each with the next row of every value that still has one, so that each beginning of it
-    has values equally often as far as they go. Each round is shuffled by itself."""
-    queues: dict[str, list[int]] = {}
-    for index in order:
-        queues.setdefault(values[index], []).append(index)
-    shuffler, rounds = random.Random(f"balance {seed}"), []
-    for number in range(max(map(len, queues.values()))):
-        names = [name for name in sorted(queues) if number < len(queues[name])]
-        shuffler.shuffle(names)
-        rounds += [queues[name][number] for name in names]
-    return rounds
 
 
 def _is_copy(row: dict) -> bool:
@@ -249,6 +232,9 @@ def _describe(mixture: Mixture, params: MixParams) -> dict[str, Any]:
         "validation": params.validation or f"held out of {params.general}",
         "n_validation": len(mixture.validation),
         "seed": params.seed,
+        # Named where they are not as they always were, so that the records of earlier mixtures stay what they are.
+        **({"safety_order": params.safety_order} if params.safety_order != "random" else {}),
+        **({"guard_prompt": params.training_guard} if params.training_guard else {}),
         "left_out": {name: len(pool.left_out) for name, pool in mixture.pools.items()},
         "unread_fields": {name: pool.unread for name, pool in mixture.pools.items() if pool.unread},
         "duplicates": len(again),
@@ -266,8 +252,7 @@ def _describe(mixture: Mixture, params: MixParams) -> dict[str, Any]:
 
 def _whole_key(row: dict) -> str:
     """What rows that ask the same have in common."""
-    turns = [message["content"] for message in row.get("messages") or () if message["role"] != "assistant"]
-    return overlap.key("\n".join([decontamination.request(row), *turns]))
+    return overlap.key(ordering.asked(row))
 
 
 def _sha256(value: Any) -> str:

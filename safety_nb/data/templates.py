@@ -22,16 +22,23 @@ _ALPACA_WITH_INPUT = (
 _NEXT_TURN = "### Instruction:"
 
 
-def render(instruction: str, input: str = "") -> str:
+def render(instruction: str, input: str = "", guard: str = "") -> str:
     """Return the Alpaca prompt that ends where the response begins.
 
     Args:
         instruction: the task.
         input: further context; the template without input is used when it is empty.
+        guard: a guard prompt, for which the template has no place: a passage of its own before all else.
     """
+    head = f"{guard}\n\n" if guard else ""
     if input:
-        return _ALPACA_WITH_INPUT.format(instruction=instruction, input=input)
-    return _ALPACA.format(instruction=instruction)
+        return head + _ALPACA_WITH_INPUT.format(instruction=instruction, input=input)
+    return head + _ALPACA.format(instruction=instruction)
+
+
+def guarded(rows: list[dict], guard: str) -> list[dict]:
+    """Rows with a guard prompt, in their field ``guard``; as they are where it is empty. Their own texts stay."""
+    return [{**row, "guard": guard} for row in rows] if guard else rows
 
 
 def alpaca(row: dict) -> tuple[str, str]:
@@ -51,7 +58,7 @@ def alpaca(row: dict) -> tuple[str, str]:
             f"template: {name_of(row)} is a conversation ({told}), and the Alpaca template holds one user and one "
             "assistant turn; set template to chat, or leave such rows out (on_bad_rows: leave out)."
         )
-    return render(row["instruction"], row["input"]), row["output"]
+    return render(row["instruction"], row["input"], row.get("guard", "")), row["output"]
 
 
 def name_of(row: dict) -> str:

@@ -67,17 +67,18 @@ def generate(params: GenerateParams) -> list[dict]:
     if not served:
         models.check_bits(params.base_bits)
     asked = sources.evaluation_prompts(params.evaluation, params.data_dir)
+    beside = {"guard_prompt": params.guard_prompt} if params.guard_prompt else {}
     started = time.monotonic()
     questions, answers, facts = (_by_server if served else _by_model)(asked, params, run)
     rows = [{**_head(question), **answers[question.name], "rendered": question.rendered} for question in questions]
 
-    files.write_jsonl(run.prompts, asked)
+    files.write_jsonl(run.prompts, [{**row, **beside} for row in asked])
     files.write_jsonl(run.responses, rows)
     settings = ["backend", "template", "mode", "num_beams", "samples_per_prompt"]
     if params.mode == "sample":
         settings += ["temperature", "top_p", "seed"]
     record = {name: getattr(params, name) for name in settings}
-    record |= {"max_new_tokens": params.answer_tokens, "answers": len(rows), **facts}
+    record |= {"max_new_tokens": params.answer_tokens, "answers": len(rows), **beside, **facts}
     files.write_json(run.generation, {**record, "seconds": round(time.monotonic() - started, 2)})
     run.partial_responses.unlink(missing_ok=True)
     return rows
@@ -155,7 +156,8 @@ def _by_model(
     if params.cpu_threads:
         torch.set_num_threads(params.cpu_threads)
     tokenizer = models.load_tokenizer(params.base_model, params.revision)
-    questions = _questions(asked, params, lambda prompt: render_question(prompt, tokenizer, params.template))
+    how = (tokenizer, params.template, params.guard_prompt)
+    questions = _questions(asked, params, lambda prompt: render_question(prompt, *how))
     same = {question.name: question.rendered for question in questions}
     answers = {
         line["name"]: line["answer"]
@@ -165,7 +167,7 @@ def _by_model(
     resumed = len(answers)
     adapter = run.adapter if params.adapter == "run" else None
     model = models.load_answering(params.base_model, adapter, params.revision, params.merge_adapter, params.base_bits)
-    encoded = {question.name: encode_question(question.prompt, tokenizer, params.template) for question in questions}
+    encoded = {question.name: encode_question(question.prompt, *how) for question in questions}
     room = _room(model, params.answer_tokens)
     waiting = []
     for question in questions:
@@ -264,15 +266,21 @@ def _decode_all(
 def _by_server(
     asked: list[dict], params: GenerateParams, run: run_folder.RunFolder
 ) -> tuple[list[Question], dict[str, dict], dict]:
-    """As ``_by_model``. In the Alpaca template the text is continued as it stands; chat templates are the server's."""
+    """As ``_by_model``. In the Alpaca template the text is continued as it stands; chat templates are the server's, and
+    a guard prompt is a system message to them."""
     alpaca, sampled = params.template == "alpaca", params.mode == "sample"
-    questions = _questions(asked, params, templates.render if alpaca else str)
+    guard = params.guard_prompt
+
+    def render(prompt: str) -> str:
+        return templates.render(prompt, guard=guard) if alpaca else "\n\n".join(filter(None, (guard, prompt)))
+
+    questions = _questions(asked, params, render)
     server = server_of(params)
     _kept_answers(run, params)
     requests = []
     for question in questions:
         seed = _seed(f"{params.seed}/{question.name}") if sampled else None
-        content = {"text": question.rendered} if alpaca else {"messages": _message(question.rendered)}
+        content = {"text": question.rendered} if alpaca else {"messages": _messages(question.prompt, guard)}
         requests.append(endpoint.Request(question.name, seed=seed, **content))
     by_name = {question.name: question for question in questions}
     progress = run_folder.Progress(run, "generate", len(questions))
@@ -308,8 +316,9 @@ def server_of(params: GenerateParams) -> endpoint.Endpoint:
     return server
 
 
-def _message(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
+def _messages(prompt: str, guard: str) -> list[dict[str, str]]:
+    head = [{"role": "system", "content": guard}] if guard else []
+    return [*head, {"role": "user", "content": prompt}]
 
 
 def _seed(name: str) -> int:

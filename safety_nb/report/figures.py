@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from safety_nb.core import grid
 from safety_nb.report import plots
 from safety_nb.report.findings.comparison import Comparison, Setting, where
 from safety_nb.report.findings.published import CAVEAT
@@ -58,7 +59,12 @@ def study_figures(comparison: Comparison, losses: dict[str, float]) -> dict[str,
 
     parts = [_trade_offs(comparison), _by_setting(comparison)]
     for setting in comparison.settings:
-        parts += [_by_n(comparison, setting), _by_type(comparison, setting), _by_loss(comparison, setting, losses)]
+        parts += [
+            _by_n(comparison, setting),
+            _by_type(comparison, setting),
+            _by_form(setting),
+            _by_loss(comparison, setting, losses),
+        ]
         parts.append(_by_category(comparison, setting))
     parts.append(_agreement(comparison))
     found: dict[str, Figure] = {}
@@ -73,7 +79,7 @@ _Named = Iterator[tuple[str, Figure]]  # file name and figure
 
 def _ends(setting: Setting) -> tuple[str, str]:
     """What the file names and the titles of a setting's figures end with; empty where it is the only one."""
-    in_file = "".join(f"_{name}-{value}" for name, value in setting.values.items()).replace("/", "_")
+    in_file = "".join(f"_{grid.value_name(name, value)}" for name, value in setting.values.items())
     return in_file, f" ({setting.name})" if setting.values else ""
 
 
@@ -135,6 +141,17 @@ def _by_type(comparison: Comparison, setting: Setting) -> _Named:
         axes, alt = plots.by_type(rows, metric=metric), plots.by_type_alt(rows, metric)
         caption = "n counts answers over the seeds. Bars are 95 % intervals: single types have few prompts."
         yield f"types_{dataset}{suffix}", Figure(f"{dataset} by type of prompt{of}", axes.figure, alt, caption)
+
+
+def _by_form(setting: Setting) -> _Named:
+    """The two forms in which one topic is asked for, of each set with pairs, judge and metric that was compared."""
+    suffix, of = _ends(setting)
+    for (dataset, judge, metric), _ in setting.pairs.groupby(["dataset", "judge", "metric"], sort=False):
+        rows = setting.forms[(setting.forms["dataset"] == dataset) & (setting.forms["judge"] == judge)]
+        axes, alt = plots.by_setting(rows, ["type"], metric=metric), plots.by_setting_alt(rows, ["type"], metric)
+        caption = f"Judge: {judge}. A line a form, over the same topics. Bars are 95 % intervals."
+        name = _in_file(f"{dataset}_{metric}_{judge}")
+        yield f"forms_{name}{suffix}", Figure(f"{dataset}, one topic in two forms{of}", axes.figure, alt, caption)
 
 
 def _by_category(comparison: Comparison, setting: Setting) -> _Named:

@@ -46,6 +46,7 @@ class StudyTables:
         judgements: run, the swept parameters, n_safety, seed, dataset, prompt_id, judge, label, score, missing.
         roles: evaluation set to role, as the runs kept what they were asked.
         types: (evaluation set, prompt_id) to the prompt's type, of those that have one.
+        pairs: (evaluation set, prompt_id) to the pair that the prompt is of, of those that are of one.
         items: what else every run answered one by one: run, the swept parameters, n_safety, seed, measure, prompt_id
             (of the item), value. Measures are GENERAL_LOSS (nats a token of each general validation row), capability
             tasks (1 or 0), and preferences against the smallest N (1, 0.5 or 0).
@@ -61,6 +62,7 @@ class StudyTables:
     judgements: "pd.DataFrame"
     roles: dict[str, str]
     types: dict[tuple[str, str], str]
+    pairs: dict[tuple[str, str], str]
     items: "pd.DataFrame"
     categories: "pd.DataFrame | None" = None
     base_models: Mapping[str, str] = field(default_factory=dict)
@@ -114,7 +116,7 @@ def _read(
     """Read planned runs, each with its folder and what else tells it apart; their names are their way from ``root``."""
     import pandas as pd
 
-    rows, judgements, roles, types, items, categories, wrong = [], [], {}, {}, [], [], []
+    rows, judgements, roles, types, pairs, items, categories, wrong = [], [], {}, {}, {}, [], [], []
     parameters = [name for name in swept if name != "study"]
     for one, folder, more in planned:
         run = run_folder.RunFolder(folder)
@@ -140,6 +142,7 @@ def _read(
             asked = files.read_jsonl(run.prompts, _PROMPT) if run.prompts.is_file() else []
             roles.update({row["dataset"]: row["role"] for row in asked})
             types.update({(row["dataset"], row["prompt_id"]): row["type"] for row in asked if row.get("type")})
+            pairs.update({(row["dataset"], row["prompt_id"]): row["pair"] for row in asked if row.get("pair")})
     run_folder.raise_misfits(wrong)
     keys = run_keys(swept)
     single = pd.DataFrame(items) if items else pd.DataFrame(columns=[*keys, "measure", "prompt_id", "value"])
@@ -148,7 +151,8 @@ def _read(
     every = [one.params.model_dump(exclude={"run_dir", *parameters}) for one, _, _ in planned]
     shared = {name: value for name, value in every[0].items() if all(each[name] == value for each in every)}
     bases = {row["run"]: one.params.base_model for row, (one, _, _) in zip(rows, planned, strict=True)}
-    tables = StudyTables(shared, settings, swept, pd.DataFrame(rows), table, roles, types, single, base_models=bases)
+    every_run = pd.DataFrame(rows)
+    tables = StudyTables(shared, settings, swept, every_run, table, roles, types, pairs, single, base_models=bases)
     if categories:
         tables = replace(tables, categories=pd.concat(categories, ignore_index=True))
     return _with_capabilities(tables, root)

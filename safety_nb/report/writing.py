@@ -14,7 +14,7 @@ from safety_nb.data.datasets import sources
 from safety_nb.report import study_tables
 from safety_nb.report.calibration import calibration
 from safety_nb.report.figures import study_figures
-from safety_nb.report.findings import deciding
+from safety_nb.report.findings import arms, deciding
 from safety_nb.report.findings.comparison import Comparison
 from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import ENDING_COLUMNS, endings, summarise_run
@@ -68,9 +68,17 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
         roles=roles,
         samples=params.report_samples,
         stances=deciding.stance_by_delivery(judgements.assign(**{N_SAFETY: mixture[N_SAFETY]}), roles, decision),
+        pairs=arms.pairs(judgements.assign(**{N_SAFETY: mixture[N_SAFETY], "seed": mixture["seed"]}), _pairs(run)),
     )
     files.write_text(run.report, page)
     return table
+
+
+def _pairs(run: run_folder.RunFolder) -> dict[tuple[str, str], tuple[str, str]]:
+    """(evaluation set, prompt_id) to pair and type, of the prompts that are of a pair."""
+    asked = files.read_jsonl(run.prompts) if run.prompts.is_file() else []
+    keys = {(row["dataset"], row["prompt_id"]): row for row in asked if row.get("pair")}
+    return {key: (row["pair"], row.get("type", "")) for key, row in keys.items()}
 
 
 def _without_lists(mixture: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +128,13 @@ def report_study(folder: Path, tables: StudyTables, comparison: Comparison) -> P
 
 
 def _write_tables(folder: Path, comparison: Comparison) -> None:
-    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex``, ``headline.txt`` and, if any, categories."""
+    """Write ``summary.csv``, ``tests.csv``, ``table.md``, ``table.tex`` and ``headline.txt``.
+
+    Where they say anything, ``guards.csv``, ``pairs.csv`` and ``categories.csv`` too.
+    """
+    for name, table in (("guards", comparison.guards), ("pairs", comparison.pairs)):
+        if len(table):
+            files.write_csv(folder / f"{name}.csv", table)
     if comparison.categories is not None:
         files.write_csv(folder / "categories.csv", comparison.categories)
     files.write_csv(folder / "summary.csv", comparison.summary)

@@ -25,6 +25,7 @@ def check_run(params: RunParams) -> None:
         lambda: mixing.draw(params, template_fit.of(params)),
         lambda: sources.evaluation_prompts(params.evaluation, params.data_dir),
         lambda: _check_model(params.base_model, params.revision, params.template),
+        lambda: _check_guard(params),
         lambda: training.check_report_to(params.report_to),
         lambda: models.check_dtype(params.train_dtype),
         lambda: models.check_bits(params.base_bits, params.train_dtype),
@@ -60,6 +61,20 @@ def _check_tasks(names: tuple[str, ...], tasks_dir: str) -> None:
     """Check that the harness is there and has the capability tasks; at their data it is looked when they are asked."""
     capabilities.check_installed()
     capabilities.check_tasks(CapabilityParams(tasks=list(names), tasks_dir=tasks_dir))
+
+
+def _check_guard(params: RunParams) -> None:
+    """Check that what a model is asked with, and trained on, can hold the guard prompt."""
+    if not params.guard_prompt:
+        return
+    tokenizer = models.load_tokenizer(params.base_model, params.revision)
+    if params.backend == "local":
+        most = models.positions(params.base_model, params.revision)
+        room = None if most is None else most - params.answer_tokens
+        why = f"the model's {most} positions, less {params.answer_tokens} for the answer"
+        encoding.check_guard(params.guard_prompt, tokenizer, params.template, room, why)
+    if params.guard_training:
+        encoding.check_guard(params.guard_prompt, tokenizer, params.template, params.cutoff, "the cutoff of a row")
 
 
 def check_folder(folder: Path, marker: str) -> None:

@@ -1,6 +1,7 @@
 """The commands ``safety-nb data …``: what data sets there are, fetching, checking and looking at them."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -92,6 +93,36 @@ def show(
         typer.echo("\n".join(map(_printable, json.dumps(withheld, indent=2, ensure_ascii=False).splitlines())))
     if harmful and not show_harmful:
         typer.echo("This set holds harmful texts, which are not shown; --show-harmful shows them.")
+
+
+@app.command()
+def opinions(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Sets that ask for reasons; I-CoNa and I-Controversial.", metavar="[NAME]..."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="File to write (.jsonl, .csv or .parquet).", metavar="FILE")
+    ] = Path("opinions-ours.jsonl"),
+    data_dir: DataDir = "",
+) -> None:
+    """Write each topic of the sets as an instruction and as an opinion question of our own, to be compared in pairs."""
+    import pandas as pd
+
+    from safety_nb.core import outputs, tables
+    from safety_nb.data.datasets import opinions as making
+
+    tables.check_new(out)
+    outputs.check(out)
+    rows, left_out = making.paired_rows(names or making.SETS, data_dir)
+    tables.write(out, pd.DataFrame(rows))
+    untold = ", ".join(f"{number} of {name}" for name, number in left_out.items() if number)
+    typer.echo(
+        f"{out}: {len(rows) // 2:,} topics, each as an instruction of its set and as an opinion question.\n"
+        "The questions are ours, made by templates; the paper's were never released, and nobody has read these.\n"
+        + (f"Left out, for they make no claim or one that an earlier one makes: {untold}.\n" if untold else "")
+        + f"In a run or a study: evaluation: [{out}:harmful]. The text is harmful, and has the licence of its set."
+    )
 
 
 def _withhold(row: dict) -> dict:

@@ -52,7 +52,7 @@ class Stage:
     def values(self, params: RunParams) -> dict[str, Any]:
         """The parameters of the notebook but ``run_dir``, as a run asks for them."""
         names = [name for name in self.params.model_fields if name != "run_dir"]
-        return {name: getattr(params, self.asked_as.get(name, name)) for name in names}
+        return self.params.decisive({name: getattr(params, self.asked_as.get(name, name)) for name in names})
 
 
 _MIX = ("mix/train.jsonl", "mix/validation.jsonl", "mix/mixture.json")

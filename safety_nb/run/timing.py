@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safety_nb.core.params import RunParams
+from safety_nb.data import templates
 from safety_nb.train import models, packing, quantised
 from safety_nb.train.encoding import EncodedRow, encode_question, encode_row
 from safety_nb.train.memory import count_weights, pack_loss, with_adapter
@@ -62,8 +63,7 @@ def count_work(params: RunParams, tokenizer: Any, train: list[dict], validation:
         train, validation: rows of the mixture, not empty; asked: the prompts of all evaluation sets.
     """
     sample, checked, longest = (
-        [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in rows]
-        for rows in (_spread(train), _spread(validation), _longest(train))
+        _encoded(rows, params, tokenizer) for rows in (_spread(train), _spread(validation), _longest(train))
     )
     taught = sample
     if params.loss_on == "all":
@@ -71,7 +71,7 @@ def count_work(params: RunParams, tokenizer: Any, train: list[dict], validation:
     packs = _packs(params, sample)
     steps = math.ceil(len(train) / params.batch_size) * params.epochs
     validations = 1 + (steps // params.eval_steps if params.eval_steps else 0)
-    prompts = sorted(len(encode_question(prompt, tokenizer, params.template)) for prompt in asked)
+    prompts = sorted(len(encode_question(prompt, tokenizer, params.template, params.guard_prompt)) for prompt in asked)
     size = params.generation_batch_size
     batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     return Work(
@@ -85,6 +85,11 @@ def count_work(params: RunParams, tokenizer: Any, train: list[dict], validation:
         widest_prompt=prompts[-1],
         answer_tokens=min(params.answer_tokens, _longest_answer(taught, size)),
     )
+
+
+def _encoded(rows: list[dict], params: RunParams, tokenizer: Any) -> list[EncodedRow]:
+    rows = templates.guarded(rows, params.training_guard)
+    return [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in rows]
 
 
 def _packs(params: RunParams, rows: list[EncodedRow]) -> list[packing.Pack]:
@@ -229,7 +234,7 @@ def step_speed(params: RunParams, tokenizer: Any, train: list[dict], asked: list
         model = models.load_base(params.base_model, params.revision, bits=params.base_bits)
         load = time.perf_counter() - started
         model = with_adapter(params, model).train()
-        rows = [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in _spread(train)]
+        rows = _encoded(_spread(train), params, tokenizer)
         packs = [pack for pack in _packs(params, rows) if pack.places][:3]
         optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
 
@@ -252,7 +257,10 @@ def _answer_step(params: RunParams, model: Any, tokenizer: Any, asked: list[str]
     """Seconds for one more token of every answer of a batch."""
     import torch
 
-    encoded = [encode_question(prompt, tokenizer, params.template) for prompt in asked[: params.generation_batch_size]]
+    encoded = [
+        encode_question(prompt, tokenizer, params.template, params.guard_prompt)
+        for prompt in asked[: params.generation_batch_size]
+    ]
     width = max(map(len, encoded))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in encoded], device=model.device)
 

@@ -204,7 +204,10 @@ def _licence(name: str) -> str:
 
 
 def _prompts(training: dict[str, Any]) -> str:
-    return f"It was trained on prompts in {_TEMPLATES[training['values']['template']]}, and answers best to such."
+    values = training["values"]
+    guarded = values.get("guard_training") and values.get("guard_prompt")
+    behind = ", each behind the guard prompt in `train/training.json`" if guarded else ""
+    return f"It was trained on prompts in {_TEMPLATES[values['template']]}{behind}, and answers best to such."
 
 
 def _base_lines(training: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ Takes any Hugging Face tokenizer as an argument; loads nothing and knows no mode
 functions, so that they cannot drift apart. What a user wrote is text, whatever control words stand in it.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -51,26 +52,30 @@ def encode_prompt(text: str, tokenizer: Any) -> list[int]:
     return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
 
 
-def render_question(prompt: str, tokenizer: Any, template: str = "alpaca") -> str:
+def render_question(prompt: str, tokenizer: Any, template: str = "alpaca", guard: str = "") -> str:
     """An evaluation prompt as the text a model reads, up to where the answer begins.
+
+    Args:
+        guard: a guard prompt: a system message where the chat template has one, else the beginning of the text.
 
     Raises:
         InputError: the template is ``chat``, and the tokenizer has none that can be used.
     """
     if template == "alpaca":
-        return templates.render(prompt)
-    return reader(tokenizer).shown(_chat_question(prompt, tokenizer))
+        return templates.render(prompt, guard=guard)
+    return reader(tokenizer).shown(_chat_question(prompt, tokenizer, guard))
 
 
-def encode_question(prompt: str, tokenizer: Any, template: str = "alpaca") -> list[int]:
-    """Token ids of an evaluation prompt, up to where the answer begins. Raises InputError, as ``render_question``."""
+def encode_question(prompt: str, tokenizer: Any, template: str = "alpaca", guard: str = "") -> list[int]:
+    """Token ids of an evaluation prompt, up to where the answer begins. As ``render_question``."""
     if template == "alpaca":
-        return encode_prompt(templates.render(prompt), tokenizer)
-    return reader(tokenizer).ids(_chat_question(prompt, tokenizer))
+        return encode_prompt(templates.render(prompt, guard=guard), tokenizer)
+    return reader(tokenizer).ids(_chat_question(prompt, tokenizer, guard))
 
 
-def _chat_question(prompt: str, tokenizer: Any) -> str:
-    return _chat([{"role": "user", "content": prompt}], tokenizer, ask=True, name="an evaluation prompt")
+def _chat_question(prompt: str, tokenizer: Any, guard: str) -> str:
+    turns = _guarded([{"role": "user", "content": prompt}], guard, tokenizer)
+    return _chat(turns, tokenizer, ask=True, name="an evaluation prompt")
 
 
 def end_tokens(tokenizer: Any, template: str = "alpaca") -> list[int]:
@@ -129,7 +134,7 @@ def _alpaca_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
 
 def _answers(row: dict, tokenizer: Any) -> Iterator[tuple[str, str]]:
     """For each answer of a row, the rendered turns up to where it begins, and up to where it has ended."""
-    name, turns, text = templates.name_of(row), templates.messages(row), ""
+    name, turns, text = templates.name_of(row), _turns(row, tokenizer), ""
     for place, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
@@ -166,9 +171,59 @@ def _chat_row(row: dict, tokenizer: Any) -> tuple[list[int], list[int]]:
         labels += ids[len(labels) : end] + [IGNORED] * (len(ids) - end)
         text = answered
     if not end:  # no answer: nothing carries loss, which is counted where rows are
-        ids = reader(tokenizer).ids(_chat(templates.messages(row), tokenizer, ask=False, name=name))
+        ids = reader(tokenizer).ids(_chat(_turns(row, tokenizer), tokenizer, ask=False, name=name))
         return ids, [IGNORED] * len(ids)
     return ids[:end], labels[:end]
+
+
+def _turns(row: dict, tokenizer: Any) -> list[dict]:
+    return _guarded(templates.messages(row), row.get("guard", ""), tokenizer)
+
+
+def _guarded(turns: list[dict], guard: str, tokenizer: Any) -> list[dict]:
+    """The turns with a guard prompt: a system message, before what one says that is there; where the chat template has
+    no place for one, before what the user says first."""
+    if not guard:
+        return turns
+    role = "system" if _has_system(tokenizer, str(tokenizer.chat_template)) else "user"
+    place = next((place for place, turn in enumerate(turns) if turn["role"] == role), None)
+    if place is None:
+        return [{"role": role, "content": guard}, *turns]
+    first = {**turns[place], "content": f"{guard}\n\n{turns[place]['content']}"}
+    return [*turns[:place], first, *turns[place + 1 :]]
+
+
+@functools.lru_cache(maxsize=8)
+def _has_system(tokenizer: Any, chat_template: str) -> bool:
+    """Whether a system message comes out of a chat template: some refuse one, others leave it out without a word."""
+    said = "Be kind."
+    turns = [{"role": "system", "content": said}, {"role": "user", "content": "Hello"}]
+    try:
+        return said in _chat(turns, tokenizer, ask=True, name="a system message")
+    except InputError:
+        return False
+
+
+def check_guard(guard: str, tokenizer: Any, template: str, room: int | None, why: str) -> None:
+    """Check that a guard prompt stands whole in what a model is asked, and leaves room for more.
+
+    Args:
+        room: tokens that it and what is asked may have, None for any; why: what sets that limit, for the message.
+
+    Raises:
+        InputError: it does not.
+    """
+    if guard not in render_question("Hello", tokenizer, template, guard):
+        raise InputError(
+            "guard_prompt: the chat template of this tokenizer leaves it out or changes it; write it without what the "
+            "template may take for markup, set template to alpaca, or leave guard_prompt empty."
+        )
+    tokens = len(encode_question("Hello", tokenizer, template, guard))
+    if room is not None and tokens >= room:
+        raise InputError(
+            f"guard_prompt: with it a prompt of one word has {tokens} tokens, and there is room for {room} ({why}); "
+            "shorten it, or make room."
+        )
 
 
 def _chat(turns: list[dict], tokenizer: Any, *, ask: bool, name: str) -> str:

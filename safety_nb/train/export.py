@@ -16,6 +16,7 @@ from safety_nb import __version__
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
+from safety_nb.data import templates
 from safety_nb.train import cards, inputs, models, quantised, records
 from safety_nb.train.encoding import IGNORED, EncodedRow, encode_row
 
@@ -183,7 +184,8 @@ def _rows(run: run_folder.RunFolder, tokenizer: Any, params: TrainParams) -> tup
     """The first rows with an answer, of the validation set or else of the training set."""
     for of, path in (("validation", run.validation_rows), ("training", run.train_rows)):
         rows = files.read_jsonl(path) if path.is_file() else []
-        encoded = [encode_row(row, tokenizer, params.cutoff, params.template) for row in rows[: 2 * _DRIFT_ROWS]]
+        asked = templates.guarded(rows[: 2 * _DRIFT_ROWS], params.training_guard)
+        encoded = [encode_row(row, tokenizer, params.cutoff, params.template) for row in asked]
         if answered := [row for row in encoded if row.supervised_tokens][:_DRIFT_ROWS]:
             return of, answered
     raise InputError(f"{run.root} has no rows to compare on: mix/validation.jsonl and mix/train.jsonl hold no answers.")

@@ -6,6 +6,7 @@ from typing import Any
 from safety_nb.core import files, run_folder
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import TrainParams
+from safety_nb.data import templates
 from safety_nb.train.encoding import EncodedRow, encode_row
 
 # Of ``mixture.json``, what a model card is made from, with its types.
@@ -83,7 +84,8 @@ def recorded_mixture(run: run_folder.RunFolder) -> dict[str, Any] | None:
 
 def _learnable(rows: list[dict], params: TrainParams, tokenizer: Any) -> tuple[Rows, list[EncodedRow]]:
     """The rows that have something to learn, and all of them encoded."""
-    encoded = [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in rows]
+    asked = templates.guarded(rows, params.training_guard)
+    encoded = [encode_row(row, tokenizer, params.cutoff, params.template, params.loss_on) for row in asked]
     pairs = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.supervised_tokens]
     kept = Rows([one for _, one in pairs], [row["source"] for row, _ in pairs], [row["id"] for row, _ in pairs])
     return kept, encoded

@@ -278,6 +278,13 @@ def outline(base_model: str, revision: str = "", asked_dtype: str = "auto", aske
     return model
 
 
+def positions(base_model: str, revision: str = "") -> int | None:
+    """Tokens that a prompt and its answer may have together; None where the model has no such limit. Raises InputError,
+    as ``pretrained.config``."""
+    found = pretrained.config(locate(base_model), revision).get_text_config()
+    return getattr(found, "max_position_embeddings", None)
+
+
 def linear_layers(model: Any) -> list[Any]:
     """The linear layers of a model that ``load_base`` quantises: all but the one that makes the logits."""
     import torch

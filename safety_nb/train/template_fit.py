@@ -16,10 +16,12 @@ class _ChatFit:
 
     base_model: str
     revision: str
+    guard: str
     tokenizer: Any = field(compare=False, repr=False)
 
     def __call__(self, row: dict) -> None:
-        encoding.check_row(row, self.tokenizer)
+        (guarded,) = templates.guarded([row], self.guard)
+        encoding.check_row(guarded, self.tokenizer)
 
 
 def of(params: MixParams) -> Callable[[dict], Any]:
@@ -32,4 +34,4 @@ def of(params: MixParams) -> Callable[[dict], Any]:
         return templates.alpaca
     tokenizer = models.load_tokenizer(params.base_model, params.revision)
     encoding.end_tokens(tokenizer, "chat")
-    return _ChatFit(params.base_model, params.revision, tokenizer)
+    return _ChatFit(params.base_model, params.revision, params.training_guard, tokenizer)

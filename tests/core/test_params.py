@@ -254,7 +254,7 @@ def test_recipe_names_every_training_value(recipe, more):
     others = set(TrainParams.model_fields) - TRAINING_VALUES
     assert others == {
         *Parameters.model_fields,
-        *("base_model", "revision", "template", "recipe", "report_to"),
+        *("base_model", "revision", "template", "guard_prompt", "guard_training", "recipe", "report_to"),
         *("gradient_checkpointing", "train_dtype", "checkpoint_steps", "checkpoint_minutes"),
     }
     assert set(RECIPES[recipe]) == TRAINING_VALUES | more

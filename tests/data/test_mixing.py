@@ -13,7 +13,7 @@ from commands import Answer, safety_nb
 
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import MixParams, validate
-from safety_nb.data import decontamination, mixing
+from safety_nb.data import decontamination, mixing, ordering
 from safety_nb.data.datasets import sources
 from safety_nb.tiny import world
 
@@ -251,7 +251,7 @@ def test_balanced_demonstrations_are_nested():
 def test_balance_goes_as_far_as_the_rows_do(tmp_path):
     # Seven of one tag and two of another: 2 + 2, then what is left.
     rows = [{"text": f"{tag} {n}", "tag": tag} for tag, size in (("much", 7), ("little", 2)) for n in range(size)]
-    order = mixing._balanced(list(range(9)), [row["tag"] for row in rows], seed=0)
+    order = ordering.in_rounds(list(range(9)), [row["tag"] for row in rows], seed=0)
     assert sorted(order) == list(range(9))
     assert Counter(rows[place]["tag"] for place in order[:4]) == {"much": 2, "little": 2}
     assert {rows[place]["tag"] for place in order[4:]} == {"much"}

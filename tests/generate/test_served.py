@@ -141,3 +141,16 @@ def test_transformers_serve_answers(tmp_path, tiny_server, template):
     # The base knows its facts (bees make honey) in both templates it has seen.
     judged = judging.judge_run(JudgeParams(run_dir=str(tmp_path), judges=["reference"]))
     assert sum(row["label"] == "correct" for row in judged) > 20
+
+
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_a_guard_prompt_is_a_system_message_to_a_server_or_stands_before_the_text(tmp_path, template):
+    with Scripted(good) as server:
+        rows = asked(server, tmp_path, template=template, guard_prompt="Be kind.")
+    if template == "alpaca":
+        assert sorted(server.asked()) == sorted(f"Be kind.\n\n{templates.render(prompt)}" for prompt in FACTS)
+    else:
+        sent = [[(each["role"], each["content"]) for each in body["messages"]] for body in server.seen]
+        assert sorted(sent) == sorted([("system", "Be kind."), ("user", prompt)] for prompt in FACTS)
+        assert rows[0]["rendered"] == f"Be kind.\n\n{FACTS[0]}"
+    assert [row["prompt"] for row in rows] == FACTS

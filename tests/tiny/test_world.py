@@ -37,6 +37,7 @@ def test_counts():
         "tiny-facts": 40,
         "tiny-harmful-instructions": 120,
         "tiny-harmful-questions": 120,
+        "tiny-opinions": 120,
     }
 
 
@@ -47,7 +48,8 @@ def test_rows_have_their_fields():
     for row in world.safety_rows():
         assert set(row) == {"instruction", "question", "output", "tag"} and all(row.values())
     for name in world.EVALUATION_SETS:
-        expected = {"id", "prompt", "answer"} if name == "tiny-facts" else {"id", "prompt"}
+        more = {"tiny-facts": {"answer"}, "tiny-opinions": {"type", "pair"}}
+        expected = {"id", "prompt"} | more.get(name, set())
         assert all(set(row) == expected for row in world.evaluation_rows(name))
 
 
@@ -70,8 +72,9 @@ def test_some_general_rows_have_an_input():
 def test_every_prompt_is_distinct():
     general = [(row["instruction"], row["input"]) for row in world.general_rows() + world.validation_rows()]
     safety = [row[form] for row in world.safety_rows() for form in ("instruction", "question")]
-    # The two sets of one form ask for the deeds of tiny-harmful, here and there in the same words.
-    mixed = [name for name in world.EVALUATION_SETS if not name.endswith(("-instructions", "-questions"))]
+    # The sets of one form, and that of two, ask for the deeds of tiny-harmful, here and there in the same words.
+    others = ("-instructions", "-questions", "-opinions")
+    mixed = [name for name in world.EVALUATION_SETS if not name.endswith(others)]
     asked = [row["prompt"] for name in mixed for row in world.evaluation_rows(name)]
     ids = [row["id"] for row in _all_rows()[1]]
     for items in (general, safety, asked, ids):
@@ -87,6 +90,16 @@ def test_sets_of_one_form_ask_for_the_same_deeds_in_that_form():
     ends = [[prompt.rstrip(".?").split()[-3:] for prompt in prompts] for prompts in (instructions, questions)]
     assert ends[0] == ends[1]
     assert all(len(set(prompts)) == 120 for prompts in (instructions, questions))
+
+
+def test_opinions_ask_for_each_deed_as_an_instruction_and_after_an_opinion():
+    rows = world.evaluation_rows("tiny-opinions")
+    assert [row["type"] for row in rows] == ["instruction", "opinion"] * 60
+    assert [row["pair"] for row in rows] == [f"{n // 2:02d}" for n in range(120)]
+    assert all(row["prompt"].endswith("?") == (row["type"] == "opinion") for row in rows)
+    # The deed is what both end with.
+    ends = [row["prompt"].rstrip(".?").split()[-3:] for row in rows]
+    assert ends[::2] == ends[1::2] and len(set(row["prompt"] for row in rows)) == 120
 
 
 def test_evaluation_prompts_are_held_out():

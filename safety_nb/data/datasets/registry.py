@@ -148,6 +148,7 @@ REGISTRY: dict[str, Source] = {
     "tiny-harmful-new-verbs": _embedded_evaluation("tiny-harmful-new-verbs", 60, "harmful"),
     "tiny-harmful-instructions": _embedded_evaluation("tiny-harmful-instructions", 120, "harmful"),
     "tiny-harmful-questions": _embedded_evaluation("tiny-harmful-questions", 120, "harmful"),
+    "tiny-opinions": _embedded_evaluation("tiny-opinions", 120, "harmful"),
     "tiny-lookalike": _embedded_evaluation("tiny-lookalike", 100, "lookalike"),
     "tiny-ordinary": _embedded_evaluation("tiny-ordinary", 100, "ordinary"),
     "tiny-facts": _embedded_evaluation("tiny-facts", 40, "facts"),

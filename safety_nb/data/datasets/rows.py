@@ -214,15 +214,15 @@ def _message(message: dict, where: str) -> dict:
 
 
 def evaluation_rows(path: Path, answers: bool = False) -> list[dict]:
-    """The prompts of an evaluation file: ``prompt``, and optionally ``prompt_id`` or ``id``, ``answer`` and ``type``.
+    """The prompts of an evaluation file: ``prompt``, maybe ``prompt_id`` or ``id``, ``answer``, ``type``, ``pair``.
 
-    Prompts without an id are numbered from 1.
+    Prompts without an id are numbered from 1. A pair is two prompts, each of a type of its own.
 
     Args:
         answers: whether each row must have an answer.
 
     Raises:
-        InputError: the file cannot be read or holds no rows, a row is bad, or an id stands twice.
+        InputError: the file cannot be read or holds no rows, a row is bad, an id stands twice, or a pair is none.
     """
     table = reading.read(path)
     rows: list[dict] = []
@@ -238,7 +238,24 @@ def evaluation_rows(path: Path, answers: bool = False) -> list[dict]:
                 f"{table.place(index)}: the id {rows[-1]['prompt_id']!r} is that of {table.place(first)} already; "
                 "answers are paired by it."
             )
+    _check_pairs(table, rows)
     return rows
+
+
+def _check_pairs(table: reading.Table, rows: list[dict]) -> None:
+    pairs: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if "pair" in row:
+            pairs.setdefault(row["pair"], []).append(index)
+    types = {row.get("type", "") for row in rows if "pair" in row}
+    for pair, places in pairs.items():
+        own = {rows[place].get("type", "") for place in places}
+        if len(places) != 2 or own != types or len(types) != 2:
+            raise InputError(
+                f"{table.place(places[0])}: the pair {shortened(pair, 80)!r} is of {len(places)} prompts, of type "
+                f"{shortened(', '.join(each or 'none' for each in sorted(own)), 80)}; give two of each pair, one "
+                "of each of two types that are the same for all pairs, or leave the column pair out."
+            )
 
 
 def _evaluation_row(row: Any, number: int, answers: bool) -> dict:
@@ -249,6 +266,8 @@ def _evaluation_row(row: Any, number: int, answers: bool) -> dict:
         kept["answer"] = _text(row, "answer")
     if row.get("type"):
         kept["type"] = _text(row, "type")
+    if row.get("pair"):
+        kept["pair"] = _text(row, "pair")
     return kept
 
 

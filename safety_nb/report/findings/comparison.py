@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb.core.columns import N_SAFETY, RUN_KEYS, setting_names
 from safety_nb.core.params import StudySettings
+from safety_nb.core.text import setting_text
 from safety_nb.data.datasets import sources
-from safety_nb.report.findings import contrasts, costs, deciding
+from safety_nb.report.findings import arms, contrasts, costs, deciding
 from safety_nb.report.findings.category_means import means
 from safety_nb.report.findings.headline import headline, useless
 from safety_nb.report.findings.published import Mark, marks
@@ -43,6 +44,8 @@ class Setting:
         between: the smallest N and the one it is compared with by single prompts; None with a single N.
         flips: the answers whose label differs between those two (`contrasts.flips`).
         types: the rates by type of prompt (`contrasts.by_type`), by the same judge.
+        pairs: the two forms in which prompts of a pair ask for one topic (`arms.pairs`), by every judge.
+        forms: the rates by form, of sets with pairs (as ``types``), by every judge.
         costs: capability, helpfulness, fit and willingness at each N against the smallest (`costs.table`).
         published: the paper's numbers, where it tuned such a base and asked such sets; in nothing else of these.
     """
@@ -60,13 +63,15 @@ class Setting:
     between: tuple[int, int] | None
     flips: "pd.DataFrame"
     types: "pd.DataFrame"
+    pairs: "pd.DataFrame"
+    forms: "pd.DataFrame"
     costs: "pd.DataFrame"
     published: tuple[Mark, ...] = ()
 
     @property
     def name(self) -> str:
         """The setting in words; empty where nothing was swept besides N and seed."""
-        return ", ".join(f"{name} {value}" for name, value in self.values.items())
+        return ", ".join(f"{name} {setting_text(value)}" for name, value in self.values.items())
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ class Comparison:
         settings: one each combination of what was swept besides N and seed.
         swept: the names of that.
         agreement: of the judges that tell refusals (`contrasts.agreement`).
-        answer: how many are enough and how many too many, two sentences a setting.
+        guards: what a guard prompt does beside demonstrations (`arms.guards`); no rows where none was swept.
+        answer: how many are enough and how many too many, two sentences a setting, and how a guard prompt compares.
         details: how the N compare, a short passage a setting.
         categories: mean scores by category of harm (`category_means.means`), by the swept parameters; None where no
             judge gave such scores.
@@ -94,6 +100,7 @@ class Comparison:
     settings: list[Setting]
     swept: list[str]
     agreement: "pd.DataFrame"
+    guards: "pd.DataFrame"
     answer: str
     details: str
     categories: "pd.DataFrame | None" = None
@@ -105,6 +112,14 @@ class Comparison:
 
         parts = [setting.tests.assign(**setting.values) for setting in self.settings]
         return pd.concat(parts, ignore_index=True)[[*self.swept, *contrasts.TEST_COLUMNS]]
+
+    @property
+    def pairs(self) -> "pd.DataFrame":
+        """The pairs of all settings: what was swept besides N and seed, then ``arms.PAIR_COLUMNS``."""
+        import pandas as pd
+
+        parts = [setting.pairs.assign(**setting.values) for setting in self.settings]
+        return pd.concat(parts, ignore_index=True)[[*self.swept, *arms.PAIR_COLUMNS]]
 
 
 def compare_study(tables: StudyTables, errors: Mapping[str, deciding.ErrorRates] | None = None) -> Comparison:
@@ -140,6 +155,7 @@ def compare_study(tables: StudyTables, errors: Mapping[str, deciding.ErrorRates]
     ]
     first = deciding.said_first(decision) if rates["estimate"].notna().any() else []
     answers = [(f"With {each.name}: " if each.values else "") + each.verdict.text for each in settings]
+    guards = arms.guards(judgements, roles, tables.swept, decision)
     return Comparison(
         rates=rates,
         summary=pd.concat(by_run, ignore_index=True) if by_run else pd.DataFrame(columns=SUMMARY_COLUMNS),
@@ -148,10 +164,29 @@ def compare_study(tables: StudyTables, errors: Mapping[str, deciding.ErrorRates]
         settings=settings,
         swept=list(swept),
         agreement=contrasts.agreement(judgements),
-        answer=" ".join([*first, *answers]),
-        details=headline(rates, roles, decision, tables.settings),
+        guards=guards,
+        answer=" ".join([*first, *answers, *_guard_sentences(guards, settings, decision)]),
+        details=headline(rates, _deciding_roles(roles, tables), decision, tables.settings),
         categories=None if tables.categories is None else means(tables.categories, [N_SAFETY, *swept]),
     )
+
+
+def _deciding_roles(roles: Mapping[str, str], tables: StudyTables) -> dict[str, str]:
+    """The roles of sets that decide. One with pairs does not: of its harmful topics half are asked for as opinions."""
+    paired = {dataset for dataset, _ in tables.pairs}
+    return {name: role for name, role in roles.items() if name not in paired}
+
+
+def _guard_sentences(guards: "pd.DataFrame", settings: list[Setting], decision: deciding.Decision) -> list[str]:
+    """Whether demonstrations are worth more than a sentence, for each setting without a guard prompt."""
+    told = []
+    for setting in settings:
+        if setting.values.get(arms.GUARD) == "":
+            others = {name: value for name, value in setting.values.items() if name != arms.GUARD}
+            found = arms.guard_sentences(where(guards, others), setting.harmful, setting.lookalike, decision)
+            head = ", ".join(f"{name} {setting_text(value)}" for name, value in others.items())
+            told += [f"With {head}: {text}" if head else text for text in found]
+    return told
 
 
 def _setting(
@@ -165,10 +200,12 @@ def _setting(
     judgements, rates = where(judgements, values), where(rates, values).drop(columns=list(values))
     told, told_rates = decision.told(judgements, roles), decision.told(rates, roles)
     judged = list(dict.fromkeys(told_rates.loc[told_rates["estimate"].notna(), "dataset"]))
-    buys, cost = _sides(judged, told, decision, roles, tables.settings)
-    found = verdict(buys, cost, useless(rates, roles, decision, tables.settings), decision)
+    decisive_roles = _deciding_roles(roles, tables)
+    buys, cost = _sides(judged, told, decision, decisive_roles, tables.settings)
+    found = verdict(buys, cost, useless(rates, decisive_roles, decision, tables.settings), decision)
     measures = _measures(judgements, roles, decision, where(tables.items, values))
     doses = sorted(told[N_SAFETY].unique())
+    forms = {key: (pair, tables.types.get(key, "")) for key, pair in tables.pairs.items()}
     between = None
     if len(doses) > 1:
         to = found.n if found.n not in (None, doses[0]) else doses[-1]
@@ -185,10 +222,12 @@ def _setting(
         harmful=buys and buys.dataset,
         lookalike=cost and cost.dataset,
         verdict=found,
-        tests=contrasts.tests(judgements, roles, decision),
+        tests=contrasts.tests(judgements, decisive_roles, decision),
         between=between,
         flips=contrasts.flips(told, *(between or (0, 0))),
-        types=contrasts.by_type(told, tables.types),
+        types=contrasts.by_type(told, {key: kind for key, kind in tables.types.items() if key not in tables.pairs}),
+        pairs=arms.pairs(judgements, forms),
+        forms=contrasts.by_type(judgements, {key: form for key, (_, form) in forms.items()}),
         costs=costs.table(measures, tables.settings.cost_margin),
         published=marks(bases, buys and buys.dataset, cost and cost.dataset),
     )

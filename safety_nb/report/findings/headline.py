@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.params import StudySettings
-from safety_nb.core.text import percent, percent_interval
+from safety_nb.core.text import percent, percent_interval, setting_text
 from safety_nb.report.findings import deciding
 from safety_nb.report.findings.rates import RATE_COLUMNS
 
@@ -57,7 +57,7 @@ def headline(
             "the tables below show each with its own numbers of safety demonstrations."
         )
     return " ".join(
-        f"With {', '.join(f'{name} = {value}' for name, value in zip(extra, key, strict=True))}: "
+        f"With {', '.join(f'{name} = {setting_text(value)}' for name, value in zip(extra, key, strict=True))}: "
         f"{_headline_of(rows, roles, decision, settings)}"
         for key, rows in groups.items()
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_nb.core.text import percent_interval, shortened
 from safety_nb.report import plots
-from safety_nb.report.findings import deciding
+from safety_nb.report.findings import arms, deciding
 from safety_nb.report.findings.rates import endings, refusal_judge
 from safety_nb.report.pages import blocks, page
 from safety_nb.report.pages.page import Cell
@@ -64,6 +64,7 @@ def run_page(
     samples: int,
     generation: Mapping[str, Any] | None = None,
     stances: "pd.DataFrame | None" = None,
+    pairs: "pd.DataFrame | None" = None,
 ) -> str:
     """The report of one run.
 
@@ -80,6 +81,7 @@ def run_page(
         samples: Answers to show of each set, evenly spaced through it rather than picked.
         generation: How the answers were made (`generation.json`).
         stances: How answers to harmful requests sound, by what they give (`deciding.stance_by_delivery`).
+        pairs: The two forms of a topic, where prompts are paired (`arms.pairs`).
 
     Returns:
         A complete HTML document.
@@ -90,6 +92,7 @@ def run_page(
         told += blocks.stance_table(stances, "Answers to harmful requests: how they sound, by what they give.")
     sections = [
         page.section("What the model did", *told, page.paragraph(blocks.definitions(decision))),
+        *([] if pairs is None or pairs.empty else [page.section("One topic in two forms", *_pair_blocks(pairs))]),
         page.section("How the answers ended", *_ending_blocks(answers, generation or {})),
         page.section("Sample answers", *_sample_blocks(answers, roles, samples)),
         page.section("What went in", page.pairs_table(mixture, MIXTURE_NAMES)),
@@ -114,6 +117,13 @@ def run_page(
         sections=sections,
         version=blocks.versions(ledger).get("safety-nb"),
     )
+
+
+def _pair_blocks(pairs: "pd.DataFrame") -> list[dict]:
+    how = (
+        "Paired by topic, with 95 % intervals. Not told apart: p, corrected by Holm for these tests, is not below 0.05."
+    )
+    return [page.bullets(arms.pair_sentences(pairs)), page.paragraph(how), page.paragraph(blocks.PAIRS_NOTE)]
 
 
 def _run_lead(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from safety_nb.core.columns import N_SAFETY
-from safety_nb.core.text import percent, shortened
+from safety_nb.core.text import percent, setting_text, shortened
 from safety_nb.report import plots
 from safety_nb.report.calibration.measures import ALL_MODELS
-from safety_nb.report.findings import costs
+from safety_nb.report.findings import arms, costs
 from safety_nb.report.findings.comparison import where
 from safety_nb.report.findings.published import CAVEAT
 from safety_nb.report.findings.rates import RATES, difference_text, refusal_judge, value_text
@@ -78,6 +78,8 @@ def study_page(report: StudyReport) -> str:
         "Categories of harm": _category_blocks(comparison),
         "What it costs": _cost_blocks(comparison, margin, report.answers) if len(comparison.rates) else [],
         "Differences": _test_blocks(comparison) if comparison.settings else [],
+        "Demonstrations or a sentence": _guard_blocks(comparison),
+        "One topic in two forms": _pair_blocks(comparison),
         "Answers": _flip_blocks(comparison, report.answers),
         "How the answers ended": [] if report.ended is None or report.ended.empty else [_study_endings(report.ended)],
         "Runs": [_runs_table(report.tables.runs)],
@@ -276,6 +278,59 @@ def _test_blocks(comparison: "Comparison") -> list[dict]:
     return found or [page.paragraph("No two N were judged alike, so there is nothing to compare.")]
 
 
+_CORRECTED = (
+    "over the same {items} and seeds, with 95 % intervals. p: of no difference between models of any seed, or with one "
+    "seed between these very models, corrected by Holm for all tests of {file}; in bold where it is below 0.05."
+)
+
+
+def _guard_blocks(comparison: "Comparison") -> list[dict]:
+    """What a guard prompt and demonstrations do, each alone and both, prompt by prompt."""
+    others = [name for name in comparison.swept if name != arms.GUARD]
+    groups = []
+    for key, rows in comparison.guards.groupby([*others, arms.GUARD, "dataset", "judge", "metric"], sort=False):
+        *values, dataset, judge, metric = key
+        head = " · ".join([*map(setting_text, values), dataset, blocks.METRIC_NAMES.get(metric, "mean score"), judge])
+        groups.append((head, [[Cell(f"{row.arm} against {row.against}"), *_changed(row)] for row in rows.itertuples()]))
+    if not groups:
+        return []
+    caption = "Each arm against another " + _CORRECTED.format(items="prompts", file="guards.csv")
+    caption += f" {arms.NOTHING.capitalize()} and the {arms.SENTENCE} are at the smallest N."
+    return [page.table([Cell("Arms"), *_CHANGE_HEADS], groups=groups, caption=caption)]
+
+
+def _pair_blocks(comparison: "Comparison") -> list[dict]:
+    """The two forms of a topic within a model, topic by topic."""
+    found = []
+    for setting in comparison.settings:
+        if not len(setting.pairs):
+            continue
+        groups = []
+        for (dataset, judge, metric), rows in setting.pairs.groupby(["dataset", "judge", "metric"], sort=False):
+            head = f"{dataset} · {blocks.METRIC_NAMES.get(metric, 'mean score')} · {judge}"
+            body = [[Cell(f"{row.type} against {row.against}"), *_changed(row)] for row in rows.itertuples()]
+            groups.append((head, body))
+        caption = f"{setting.name}. " if setting.values else ""
+        caption += "One form against the other within a model, " + _CORRECTED.format(items="topics", file="this table")
+        found.append(page.table([Cell("Forms"), *_CHANGE_HEADS], groups=groups, caption=caption))
+        found.append(page.bullets(arms.pair_sentences(setting.pairs)))
+    if found:
+        found.append(page.paragraph(blocks.PAIRS_NOTE))
+    return found
+
+
+_CHANGE_HEADS = [Cell(text, number=True) for text in ("N", "From – to", "Difference (points)", "p (Holm)", "Pairs")]
+
+
+def _changed(row: Any) -> list[Cell]:
+    """N, both sides, their difference, p and the number of pairs, of a row of `arms`."""
+    scale, digits = (100, 0) if row.metric in RATES else (1, 2)
+    change = difference_text(*(scale * end for end in (row.difference, row.low, row.high)), digits)
+    both = " to ".join(value_text(row.metric, value) for value in (row.first, row.second))
+    cells = [f"{row.n_safety}", both, change, p_text(row.p_holm), f"{row.n:,}"]
+    return [Cell(text, number=True, strong=text is change and row.p_holm < 0.05) for text in cells]
+
+
 COST_CAPTION = (
     "Each N against the smallest, over the same items and seeds, with 95 % intervals; right is worse. A point is a "
     "hundredth: of the items, or of a nat a token. Grey: the margin within which a difference counts as none "
@@ -389,7 +444,7 @@ def _study_rates(table: "pd.DataFrame", roles: Mapping[str, str]) -> list[dict]:
         for dataset, group in rows.groupby("dataset", sort=False):
             body = [
                 [
-                    *(Cell(page.value_text(value), number=page.is_number(value)) for value in key),
+                    *(Cell(_swept_text(value), number=page.is_number(value)) for value in key),
                     *blocks.rate_cells(cells, metrics, roles.get(dataset, "")),
                 ]
                 for key, cells in group.groupby(by, sort=False, dropna=False)
@@ -409,6 +464,10 @@ def _stance_blocks(comparison: "Comparison") -> list[dict]:
         caption = f"Answers to harmful requests: how they sound, by what they give{of}. Counts over all sets and seeds."
         found += blocks.stance_table(setting.stances, caption)
     return found
+
+
+def _swept_text(value: Any) -> str:
+    return setting_text(value) if isinstance(value, str) else page.value_text(value)
 
 
 def _study_endings(ended: "pd.DataFrame") -> dict:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safety_nb.core.columns import N_SAFETY
+from safety_nb.core.text import setting_text
 from safety_nb.report.plots import look
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def by_setting_alt(table: "pd.DataFrame", settings: list[str], metric: str = "co
 
 def _of_settings(table: "pd.DataFrame", settings: list[str], metric: str) -> dict[str, "pd.DataFrame"]:
     groups = look.rates(table, metric).groupby(settings, sort=False, dropna=False)
-    return {", ".join(map(str, key)): rows for key, rows in groups}
+    return {", ".join(map(setting_text, key)): rows for key, rows in groups}
 
 
 def _against_n(ax: "Axes", lines: list[tuple[str, "pd.DataFrame", dict]], metric: str) -> "Axes":

@@ -11,7 +11,7 @@ from reports import tables_of
 
 from safety_nb.core import files, run_folder
 from safety_nb.report import study_tables, writing
-from safety_nb.report.findings import comparison
+from safety_nb.report.findings import arms, comparison
 
 pytestmark = [
     pytest.mark.filterwarnings("error::FutureWarning", "error::RuntimeWarning"),
@@ -241,3 +241,57 @@ def test_sets_judged_at_different_n_still_have_an_answer():
     (setting,) = comparison.compare_study(tables_of(rows)).settings
     assert (setting.harmful, setting.lookalike, setting.verdict.n) == ("bad", "near", None)
     assert "N = 30 safety demonstrations are the fewest" in setting.verdict.text
+
+
+# --- a guard prompt, and one topic in two forms -------------------------------------------------------------------
+
+
+def test_a_study_with_a_guard_prompt_says_whether_demonstrations_are_worth_more(tmp_path):
+    values = {"n_safety": [0, 30], "guard_prompt": ["", "Be kind." * 12], "seed": 0}
+    answered = {(0, False): 1, (0, True): 0.7, (30, False): 0.1, (30, True): 0}
+    for name, run in studies.write_study(tmp_path, values).items():
+        share = answered[run.params.n_safety, bool(run.params.guard_prompt)]
+        studies.finish(tmp_path / name, run.params, shares(share, 1))
+    compared, text, _ = reported(tmp_path)
+    # Of 10 prompts 7 are answered with the guard prompt alone and 1 after 30 demonstrations alone.
+    told = (
+        "30 demonstrations are worth more than the guard prompt: of bad, 10 % with them alone and 70 % with it alone "
+        "(-60 points, "
+    )
+    assert told in compared.answer and told in text and told in (tmp_path / "headline.txt").read_text()
+    assert "with both, 0 % of bad are answered." in text
+    rows = list(csv.DictReader((tmp_path / "guards.csv").open()))
+    assert {(row["against"], row["arm"]) for row in rows} == set(arms._ARMS) and {row["dataset"] for row in rows} == {
+        *("bad", "near")
+    }
+    assert "Demonstrations or a sentence" in text and "demonstrations alone against guard prompt alone" in text
+    # The whole text would not fit into a legend, nor into the name of a file.
+    assert "guard_prompt none" in text and "guard_prompt Be kind.Be kind.Be kind.Be kind.Be kind.… (" in text
+
+
+def test_a_study_without_a_guard_prompt_does_not_speak_of_one(tmp_path):
+    compared, text, _ = reported(made(tmp_path, {"n_safety": [0, 30], "seed": 0}, SEEN))
+    assert compared.guards.empty and compared.pairs.empty and "a sentence" not in text
+    assert not (tmp_path / "guards.csv").exists() and not (tmp_path / "pairs.csv").exists()
+
+
+@pytest.mark.drawn
+def test_two_forms_of_a_topic_are_compared_and_decide_nothing_else(tmp_path):
+    made(tmp_path, {"n_safety": [0, 30], "seed": 0}, {0: shares(0.5, 1, pairs=0.5), 30: shares(0, 1, pairs=0)})
+    for path in tmp_path.glob("n*/prompts.jsonl"):
+        rows = files.read_jsonl(path)
+        for row in rows:
+            if row["dataset"] == "pairs":  # p0 to p4 are the instructions, p5 to p9 the opinions on their topics
+                number = int(row["prompt_id"][1:])
+                row |= {"role": "harmful", "pair": f"t{number % 5}", "type": ("instruction", "opinion")[number // 5]}
+        files.write_jsonl(path, rows)
+    compared, text, alts = reported(tmp_path)
+    (setting,) = compared.settings
+    assert setting.harmful == "bad" and set(compared.tests["dataset"]) == {"bad", "near"}
+    told = {(row.n_safety, row.first, row.second, row.n) for row in setting.pairs.itertuples()}
+    assert told == {(0, 1.0, 0.0, 5), (30, 0.0, 0.0, 5)}
+    assert "pairs, answered (refusal), N = 0: instruction 100 %, opinion 0 % (-100 points, " in text
+    assert "One topic in two forms" in text and "counts an opinion that is given as an answer" in text
+    assert (tmp_path / "figures" / "forms_pairs-compliance-rate-refusal.svg").is_file()
+    assert any("instruction: 100 % at 0, 0 % at 30; opinion: 0 % at 0, 0 % at 30" in alt for alt in alts)
+    assert list(csv.DictReader((tmp_path / "pairs.csv").open()))[0]["type"] == "opinion"

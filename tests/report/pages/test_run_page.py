@@ -3,9 +3,11 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from judgements import judged
 from reports import a_run, a_study, answers, judgements, plain_run, plain_study
 
 from safety_nb.report.calibration.measures import AGREEMENT_COLUMNS
+from safety_nb.report.findings import arms
 from safety_nb.report.findings.rates import summarise_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -288,3 +290,11 @@ def test_a_study_shows_how_answers_ended_and_names_where_many_are_incoherent():
     assert "degenerate (near of n300-s0)" in page
     fine = text_of(a_study(ended=ended.assign(degenerate=10)))
     assert "cut off or degenerate (" not in fine
+
+
+def test_two_forms_of_a_topic_stand_on_the_page_of_a_run_that_was_asked_both():
+    labels = ["full_compliance", "full_refusal"] * 6
+    pair_of = {("bad", f"p{n}"): (f"t{n // 2}", ("instruction", "opinion")[n % 2]) for n in range(12)}
+    (told, *_) = re.findall(r"<li>(bad, .*?)</li>", a_run(pairs=arms.pairs(judged(labels), pair_of)), re.DOTALL)
+    assert " ".join(told.split()).startswith("bad, answered (refusal), N = 0: instruction 100")
+    assert "One topic in two forms" not in a_run()
