@@ -26,7 +26,7 @@ _REFUSAL = {
 # judge, or kind of judge -> its labels, and the metrics they make
 LABEL_METRICS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     **dict.fromkeys(
-        ["refusal", "string-match", "refusal-classifier", "human", "llm:xstest"],
+        ["refusal", "refusal-rules", "string-match", "refusal-classifier", "human", "llm:xstest"],
         (("full_refusal", "partial_refusal", "full_compliance", "garbled"), _REFUSAL),
     ),
     **dict.fromkeys(["reference", "lm-eval"], (("correct", "wrong"), {"accuracy": ("correct",)})),
