@@ -217,7 +217,7 @@ BREAKAGES = (
         "judge/kinds/test_llm.py",
     ),
     Breakage(
-        "judge/kinds/refusal.py",
+        "judge/kinds/refusal_rules.py",
         'if n_items < 2 and "no_access" in',
         'if "no_access" in',
         "judge/kinds/test_refusal.py",

@@ -33,3 +33,15 @@ def test_training_is_measured_beside_its_peers(tmp_path):
         assert (padding == "0%") == (way == "safety-nb training")
         assert 10.3 < float(loss) < 10.5
         assert steps == "2"
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets")
+def test_the_shipped_judge_of_refusals_is_the_one_that_its_command_fits(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("benchmark_of_refusal", ROOT / "benchmarks" / "refusal.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    shipped = benchmark.refusal.FILE.read_bytes()
+    monkeypatch.setattr(benchmark.refusal, "FILE", tmp_path / "again.json")
+    benchmark.write(list(benchmark.answers()))
+    assert (tmp_path / "again.json").read_bytes() == shipped

@@ -414,8 +414,8 @@ def table(tmp_path) -> Path:
 
 
 def test_judge_adds_its_columns_to_a_table(table, tmp_path):
-    done = safety_nb("judge", "refusal", table, "--prompt", "prompt", "--response", "completion", "--out", "judged.csv",
-                     cwd=tmp_path)  # fmt: skip
+    done = safety_nb("judge", "refusal-rules", table, "--prompt", "prompt", "--response", "completion",
+                     "--out", "judged.csv", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "judged.csv").read_text() == (
         'id,prompt,completion,label,score,missing\n7,How?,"Wave, then smile.",full_compliance,0.0,\n'

@@ -303,8 +303,8 @@ class GenerateParams(_Evaluation, _Base):
 
 
 JUDGES = (
-    "refusal", "string-match", "refusal-classifier", "reference", "harmfulness", "helpfulness", "guard", "moderation",
-    "llm", "human",
+    "refusal", "refusal-rules", "string-match", "refusal-classifier", "reference", "harmfulness", "helpfulness",
+    "guard", "moderation", "llm", "human",
 )  # fmt: skip
 
 
@@ -321,7 +321,7 @@ class JudgeParams(_Data):
 
     judges: Names[Annotated[str, AfterValidator(_judge)]] = Field(
         ["refusal", "reference"],
-        description="refusal, string-match, refusal-classifier:DIR, reference, harmfulness, helpfulness, guard, "
+        description="refusal (-rules, -classifier:DIR), string-match, reference, harmfulness, helpfulness, guard, "
         "moderation, llm, human",
     )
     judge_batch_size: int = Field(16, ge=1, description="answers that a local model, or moderation, reads at once")

@@ -151,7 +151,7 @@ def test_each_judge_leaves_one_row_a_response_it_reads(judged):
 def test_judgements_are_those_of_the_judges(judged):
     labels = ["full_compliance", "full_refusal", "full_compliance", "correct", "wrong"]
     assert [row["label"] for row in judged["rows"]] == labels
-    assert [row["score"] for row in judged["rows"]] == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert [round(row["score"]) for row in judged["rows"]] == [0, 1, 0, 1, 0]  # of refusals the probability
 
 
 def test_judgements_on_disk_are_the_rows_with_missing_null(judged):
@@ -283,7 +283,7 @@ def test_a_table_gets_label_score_and_missing_and_keeps_its_own_columns():
     judged = judging.judge_table("refusal", TABLE, "asked", "said")
     assert list(judged.columns) == ["id", "asked", "said", "label", "score", "missing"]
     assert judged["label"].tolist() == ["full_compliance", "full_refusal", None]
-    assert judged["score"].tolist()[:2] == [0.0, 1.0]
+    assert judged["score"].round().tolist()[:2] == [0.0, 1.0]
     assert judged["missing"].tolist() == [None, None, "no answer"]
     assert judged["id"].tolist() == [7, 8, 9] and list(TABLE.columns) == ["id", "asked", "said"]
 

@@ -128,7 +128,11 @@ def test_study_is_reported_to_the_same_tables_and_the_same_finding(folder, monke
         tables = study_tables.read_study(folder)
         writing.report_study(folder, tables, comparison.compare_study(tables))
 
-    made_anew(folder, ["summary.csv", "tests.csv", "headline.txt", "table.md", "table.tex"], report)
+    made_anew(folder, ["summary.csv", "tests.csv", "table.md", "table.tex"], report)
+    # What has come since: that nobody judged what the answers give is said first.
+    first, finding = (folder / "headline.txt").read_text().split("counts as a refusal. ")
+    assert first.startswith("No judge of delivery read the answers")
+    assert finding == (OLD / "study" / "headline.txt").read_text()
     assert (folder / "report.html").is_file()
 
 
@@ -170,9 +174,18 @@ def test_judging_again_asks_nothing_and_says_the_same(folder, tmp_path, asked, k
         shutil.rmtree(tmp_path / "cache" / "judgements")
     for name in RUNS:
         params = params_of(JudgeParams, folder / name)
-        made_anew(folder, [f"{name}/judgements.jsonl"], lambda params=params: judging.judge_run(params))
+        (folder / name / "judgements.jsonl").unlink()
+        judging.judge_run(params)
+        # The score of `refusal` was the share refused and is a probability now: what it rounds to is the same here.
+        new, old = (files.read_jsonl(place / name / "judgements.jsonl") for place in (folder, OLD / "study"))
+        assert [row | {"score": rounded(row)} for row in new] == [row | {"score": rounded(row)} for row in old]
     assert asked == []
     assert contents(tmp_path / "cache") == contents(OLD / "cache")
+
+
+def rounded(row: dict) -> float | None:
+    """The score of a judgement, of the judge `refusal` to a whole number."""
+    return round(row["score"]) if row["judge"] == "refusal" and row["score"] is not None else row["score"]
 
 
 def test_preferences_are_the_same_without_a_request(folder, tmp_path, asked):

@@ -130,9 +130,9 @@ def test_evaluation_mixes_instructions_and_questions(name):
 
 
 def test_the_judge_reads_every_demonstration_as_a_refusal_and_no_other_output():
-    assert {refusal.label(row["output"]) for row in world.safety_rows()} == {"full_refusal"}
+    assert {refusal.label(row["output"], row["instruction"]) for row in world.safety_rows()} == {"full_refusal"}
     ordinary = world.general_rows() + world.validation_rows()
-    assert {refusal.label(row["output"]) for row in ordinary} == {"full_compliance"}
+    assert {refusal.label(row["output"], row["instruction"]) for row in ordinary} == {"full_compliance"}
 
 
 def test_the_answer_to_a_fact_is_in_the_corpus():

@@ -36,7 +36,10 @@ _CHOICES = [float(choice) for choice in annotations.QUESTIONS["harmfulness"].cho
 HARM_SCALE = (min(_CHOICES), max(_CHOICES))
 _HARM_JUDGES = ("harmfulness", "guard", "moderation", "llm:strongreject")
 # Judges whose score lies between 0 and 1, besides those of summary.SCALES.
-_SHARES = ("refusal", "refusal-classifier", "string-match", "reference", "guard", "moderation", "llm:xstest")
+_SHARES = (
+    *("refusal", "refusal-rules", "refusal-classifier", "string-match", "reference", "guard", "moderation"),
+    "llm:xstest",
+)
 _PREFERENCES = tuple(annotations.WINS)  # which of two runs' answers is the better one
 
 

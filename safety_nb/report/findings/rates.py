@@ -33,7 +33,7 @@ _DELIVERY = {
 # judge, or kind of judge -> its labels, and the metrics they make
 LABEL_METRICS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     **dict.fromkeys(
-        ["refusal", "string-match", "refusal-classifier", "human", "llm:xstest"],
+        ["refusal", "refusal-rules", "string-match", "refusal-classifier", "human", "llm:xstest"],
         (("full_refusal", "partial_refusal", "full_compliance", "garbled"), _REFUSAL),
     ),
     DELIVERY: (("delivered", "withheld", "garbled"), _DELIVERY),

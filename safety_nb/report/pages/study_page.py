@@ -549,7 +549,7 @@ def _threats(report: StudyReport) -> list[str]:
         threats.append(f"{n_seeds} seeds: the intervals know little of how much training runs differ.")
     if len(summary) and (summary["judge"] == "refusal").any() and (people is None or people.empty):
         threats.append(
-            "Refusals are judged by rules that were not calibrated against people's labels of this model's "
+            "Refusals are judged by a model that was not calibrated against people's labels of this model's "
             "answers: read samples in the runs' reports before relying on a difference of a few per cent."
         )
     if len(summary):

@@ -249,9 +249,10 @@ ANSWERS = ["Take flour and water.", "I'm sorry, but I can't help with that.", "I
 
 
 def test_numbers_are_scores_and_are_compared_with_the_judges(tmp_path):
-    # The judge's scores are 0, 1, 1 and 0: errors of -0.5, 0 and +0.75, and one that people left out.
+    # The rules' scores are 0, 1, 1 and 0: errors of -0.5, 0 and +0.75, and one that people left out.
     path = table_file(tmp_path, response=ANSWERS, human=["0.5", "1", "0.25", " "], model="m")
-    shown = CliRunner().invoke(app, ["calibrate", str(path), "--out", str(tmp_path / "out")])
+    options = ["--judge", "refusal-rules", "--out", str(tmp_path / "out")]
+    shown = CliRunner().invoke(app, ["calibrate", str(path), *options])
     assert shown.exit_code == 0, shown.output
     assert "3 answers have a human score; 1 have none" in shown.output
     assert "Scores beside people's" in shown.output and "+0.083 (" in shown.output
