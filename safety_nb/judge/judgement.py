@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_ENGLISH_ALONE = ("delivery", "refusal", "refusal-rules", "refusal-classifier", "string-match")
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -38,3 +40,13 @@ class Judge:
     reads: Callable[[dict], bool] = lambda row: True
     identity: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+
+    @property
+    def reads_english_alone(self) -> bool:
+        """Whether answers in other languages are missing: of judges that go by English words."""
+        return self.name.partition(":")[0] in _ENGLISH_ALONE
+
+    @property
+    def reads_the_answer_alone(self) -> bool:
+        """Whether it is given answers without their reasoning: all judges but people, who were shown the whole."""
+        return self.name.partition(":")[0] != "human"

@@ -13,6 +13,7 @@ from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import fetch, sources
+from safety_nb.judge import reading
 from safety_nb.judge.building import build, build_all, model_under_test
 from safety_nb.judge.judgement import Judge, Judgement
 
@@ -27,8 +28,30 @@ def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
 
     What was judged is kept the moment it comes, so that a batch that was cut off goes on where it ended. What is
     missing is not kept: a judge that could not tell is asked again. Rows of equal prompt, response and right answer
-    get the same judgement.
+    get the same judgement. A judge is given the answer without its reasoning, and no answer that it cannot read:
+    those are missing.
     """
+    given, unread = _as_read(judge, rows)
+    judged = _judgements(judge, given)
+    for why in unread:
+        yield Judgement(missing=why) if why else next(judged)
+
+
+def _as_read(judge: Judge, rows: Sequence[dict]) -> tuple[list[dict], list[str]]:
+    """The rows as a judge reads them, of those that it can read; and for each of all why it cannot, or nothing."""
+    given, unread = [], []
+    for row in rows:
+        answer, why = reading.answer_of(row["response"]) if judge.reads_the_answer_alone else (row["response"], "")
+        if not why and judge.reads_english_alone and (language := reading.language(answer)):
+            why = f"{reading.NOT_ENGLISH} ({language})"
+        unread.append(why)
+        if not why:
+            given.append(row if answer == row["response"] else {**row, "response": answer})
+    return given, unread
+
+
+def _judgements(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
+    """The judgements of rows that a judge can read, in their order, each kept where the judge has an identity."""
     path = _kept_in(judge)
     keys = [_key(row) for row in rows]
     known = {row["key"]: Judgement(**row["judgement"]) for row in files.read_log(path)} if path else {}
