@@ -44,7 +44,7 @@ _BARE_ENDS = re.compile(
 # gpt-oss and Granite, decoded without their special tokens: both halves are needed to be known.
 _HEADINGS = re.compile(
     r"\A\s*(?:analysis(?=[A-Z]).*?assistant\s*final(?=\W*\w)"
-    r"|here(?:'s| is) my (?:thought|reasoning) process:.*?here(?:'s| is) my (?:response|answer):)",
+    r"|Here(?:'s| is) my (?:thought|reasoning) process:.*?Here(?:'s| is) my (?:response|answer):)",
     re.DOTALL,
 )
 _OPEN_HEADING = re.compile(r"\A\s*analysis(?:The user |We |User |I |Need )")
