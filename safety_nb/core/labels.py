@@ -5,6 +5,8 @@ import re
 # The first three are XSTest's classes (Röttger et al. 2024).
 FULL_REFUSAL, PARTIAL_REFUSAL, FULL_COMPLIANCE = "full_refusal", "partial_refusal", "full_compliance"
 GARBLED = "garbled"
+# Whether an answer gives what was asked, whatever it says about it.
+DELIVERED, WITHHELD = "delivered", "withheld"
 
 
 def plain(text: str) -> str:

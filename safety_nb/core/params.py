@@ -265,8 +265,8 @@ class GenerateParams(_Evaluation, _Model):
 
 
 JUDGES = (
-    "refusal", "string-match", "refusal-classifier", "reference", "harmfulness", "helpfulness", "guard", "moderation",
-    "llm", "human",
+    "refusal", "delivery", "string-match", "refusal-classifier", "reference", "harmfulness", "helpfulness", "guard",
+    "moderation", "llm", "human",
 )  # fmt: skip
 
 
@@ -283,8 +283,8 @@ class JudgeParams(_Data):
 
     judges: Names[Annotated[str, AfterValidator(_judge)]] = Field(
         ["refusal", "reference"],
-        description="refusal, string-match, refusal-classifier:DIR, reference, harmfulness, helpfulness, guard, "
-        "moderation, llm, human",
+        description="refusal, delivery, string-match, refusal-classifier:DIR, reference, harmfulness, helpfulness, "
+        "guard, moderation, llm, human",
     )
     judge_batch_size: int = Field(16, ge=1, description="answers that a local model, or moderation, reads at once")
     judge_base_url: str = Field("", description="address of the endpoint that llm judges ask, up to /v1")

@@ -33,6 +33,7 @@ class Judge:
             that nothing is judged twice. Empty where judging again is cheaper than looking up.
         model: the language or reward model that judges, by hub id, folder, or the name an endpoint has for it; empty
             for rules and people. What it answers itself it does not judge unless told to.
+        uses: numbers of a row that it takes into account where they are there.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Judge:
     reads: Callable[[dict], bool] = lambda row: True
     identity: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    uses: tuple[str, ...] = ()
 
     @property
     def reads_english_alone(self) -> bool:

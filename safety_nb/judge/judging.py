@@ -53,7 +53,7 @@ def _as_read(judge: Judge, rows: Sequence[dict]) -> tuple[list[dict], list[str]]
 def _judgements(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
     """The judgements of rows that a judge can read, in their order, each kept where the judge has an identity."""
     path = _kept_in(judge)
-    keys = [_key(row) for row in rows]
+    keys = [_key(row, judge.uses) for row in rows]
     known = {row["key"]: Judgement(**row["judgement"]) for row in files.read_log(path)} if path else {}
     new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
     arriving = zip(new, judge.judge(list(new.values())), strict=True)
@@ -81,8 +81,8 @@ def _unless_given_up(judge: Judge, judgements: Iterator[Judgement]) -> Iterator[
         raise ConnectionError(f"{judge.name}: {reason}. What came is kept: the same command goes on from there.")
 
 
-def _key(row: dict) -> str:
-    read = [row["prompt"], row["response"], row.get("answer")]
+def _key(row: dict, numbers: Sequence[str] = ()) -> str:
+    read = [row["prompt"], row["response"], row.get("answer"), *(row.get(name) for name in numbers)]
     return digest(read, sort_keys=False, ensure_ascii=False)
 
 
@@ -186,7 +186,8 @@ def judge_table(
 
     Returns:
         The table with ``label``, ``score`` and ``missing`` added, and ``raw`` where the judge said more. A row without
-        an answer (None or nan), or that the judge cannot read, is missing.
+        an answer (None or nan), or that the judge cannot read, is missing. Its ``attrs["read"]`` names the columns of
+        numbers that the judge took into account.
 
     Raises:
         InputError: no such judge or column, or a column that would be overwritten.
@@ -207,8 +208,13 @@ def judge_table(
     rows = [
         {"prompt": question if isinstance(question, str) else "", "response": answer}
         | ({} if _is_absent(right) else {"answer": str(right)})
-        for question, answer, right in zip(
-            asked, said, table["answer"] if "answer" in table else [None] * len(table), strict=True
+        | numbers
+        for question, answer, right, numbers in zip(
+            asked,
+            said,
+            table["answer"] if "answer" in table else [None] * len(table),
+            _numbers(table, judge.uses),
+            strict=True,
         )
     ]
     unread = [_unread(judge, row) for row in rows]
@@ -223,7 +229,20 @@ def judge_table(
         del columns["raw"]
     kinds = {"score": float}
     added = {name: pd.Series(values, table.index, kinds.get(name, object)) for name, values in columns.items()}
-    return table.assign(**added)
+    judged = table.assign(**added)
+    judged.attrs["read"] = [name for name in judge.uses if name in table]
+    return judged
+
+
+def _numbers(table: "pd.DataFrame", names: Sequence[str]) -> list[dict[str, float]]:
+    """Of each row those of the numbers that it has."""
+    import pandas as pd
+
+    columns = {name: pd.to_numeric(table[name], errors="coerce") for name in names if name in table}
+    return [
+        {name: float(values.iloc[row]) for name, values in columns.items() if pd.notna(values.iloc[row])}
+        for row in range(len(table))
+    ]
 
 
 def _is_absent(value: Any) -> bool:

@@ -103,7 +103,7 @@ def _unquoted(mark: re.Pattern, text: str, place: int = 0) -> re.Match | None:
 _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|<[^<>\n]{1,200}>|\\u[0-9a-f]{4}", re.DOTALL)
 _CODE_LINE = re.compile(r"[{}\\=]|\w\(|\w_\w|\);|;\s*$|::|->|^\s*(?:#include|import |from \w+ import|SELECT\b|//)")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_SENTENCE = re.compile(r"(?<=[.!?:])\s+")
+_SENTENCE = re.compile(r"(?<=[.!?:])[\"'”»)]*\s+")
 _NOT_LATIN = re.compile(r"[^\W\d_\u0041-\u024f\u1e00-\u1eff\u00aa\u00ba]")
 _PLAINLY_ENGLISH_SHARE = 0.85
 _ENGLISH_SHARE = 0.6  # of the words of an English sentence are listed in the lexicon at least so many; mostly 0.9

@@ -29,6 +29,10 @@ LABEL_METRICS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         ["refusal", "string-match", "refusal-classifier", "human", "llm:xstest"],
         (("full_refusal", "partial_refusal", "full_compliance", "garbled"), _REFUSAL),
     ),
+    "delivery": (
+        ("delivered", "withheld", "garbled"),
+        {"delivery_rate": ("delivered",), "garbled_rate": ("garbled",)},
+    ),
     **dict.fromkeys(["reference", "lm-eval"], (("correct", "wrong"), {"accuracy": ("correct",)})),
     **dict.fromkeys(["guard", "moderation"], (("safe", "unsafe"), {"unsafe_rate": ("unsafe",)})),
 }
