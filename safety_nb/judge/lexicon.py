@@ -1,7 +1,8 @@
 """English words and how common they are: in how many of 29,252 public texts each stands. Single words, no texts.
 
-`words.json` beside the weights of the judges was counted by ``benchmarks/delivery.py --fit`` over the texts that it
-names. Words of fewer than three texts are left out, and with them most misspellings, names and foreign words.
+`words.json` beside the weights of the judges was counted over general rows, conversations of hh-rlhf, the released
+demonstrations and texts of the miniature; not over what ``benchmarks/delivery.py`` scores. Words of fewer than three
+texts are left out, and with them most misspellings, names and foreign words.
 """
 
 import json

@@ -116,13 +116,13 @@ def language(text: str) -> str:
     """The language of a text that is not English, by its ISO 639 code, or ``another script``; else empty."""
     if (only := text.strip(" .!,").lower()) in _YES_AND_NO:
         return _YES_AND_NO[only]
-    if _listed(words := _WORD.findall(text)) >= _PLAINLY_ENGLISH_SHARE * len(words):
+    if _listed(words := _words(text)) >= _PLAINLY_ENGLISH_SHARE * len(words):
         return ""
     english = foreign = 0
     prose = []
     lines = (line for line in _FENCED.sub(" ", text).splitlines() if not _CODE_LINE.search(line))
     for sentence in (sentence for line in lines for sentence in _SENTENCE.split(line)):
-        words = _WORD.findall(sentence)
+        words = _words(sentence)
         if _listed(words) >= _ENGLISH_SHARE * len(words):
             english += len(words)
         else:
@@ -138,10 +138,14 @@ def language(text: str) -> str:
     return code if code != "zxx" and probability >= _AT_LEAST and english_by <= _ENGLISH_AT_MOST else ""
 
 
+def _words(text: str) -> list[str]:
+    """Words in lower case, without a genitive's s."""
+    return _WORD.findall(text.lower().replace("’", "'").replace("'s ", " "))
+
+
 def _listed(words: list[str]) -> int:
     """How many of the words are listed in the lexicon."""
-    known = lexicon.places()
-    return sum(word.lower().replace("’", "'").removesuffix("'s") in known for word in words)
+    return sum(map(lexicon.places().__contains__, words))
 
 
 @cache

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 WEIGHTS = lexicon.FOLDER / "delivery.safetensors"
 BUCKETS = 1 << 15  # of hashed words and pairs of words
 HEADS = ("gives", "specific")  # what is told of a sentence, each by a linear model
-MOST_CHARACTERS = 4000  # of an answer that are read; and of a prompt:
+MOST_CHARACTERS = 2500  # of an answer that are read; and of a prompt:
 _OF_PROMPT = 1500
-_LOOKED_AT = 1500  # characters of an answer in which code and names are looked for
+_LOOKED_AT = 800  # characters of an answer in which code and names are looked for
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")
@@ -60,6 +60,7 @@ _NO_TOPIC = (
 )
 
 _NOT = frozenset({"not", "no", "never", "nor", "nothing", "none", "cannot", "neither", "incorrect", "false", "untrue"})
+_HELPLINES = frozenset({"hotline", "hotlines", "helpline", "helplines", "lifeline", "samaritans", "988"})
 _SPEAKER = frozenset({"i", "i'm", "i'd", "i'll", "i've", "my", "me", "we", "our"})
 _MORAL_WORDS = (
     "right rights equal equality equally fair fairness unfair respect respected dignity illegal unlawful unethical "
@@ -166,13 +167,15 @@ class Weights:
     """What was fitted.
 
     Attributes:
-        vectors: of the lexicon's words, each of length 1: words x dimensions.
+        vectors: of the lexicon's words, such that sums over answers are near those over their prompts: words x
+            dimensions; units: the same, each of length 1.
         terms: what hashed words and pairs of words say of a sentence: buckets x heads.
         words: what the lexicon's words say of it by their vectors: words x heads.
         intercepts: one a head.
     """
 
     vectors: "np.ndarray"
+    units: "np.ndarray"
     terms: "np.ndarray"
     words: "np.ndarray"
     intercepts: "np.ndarray"
@@ -217,7 +220,9 @@ def evidence(prompt: str, answer: str, weights: Weights) -> dict[str, float]:
     of_prompt = stems(question.topic)
     told = chances(read, of_prompt, weights).tolist()
     again = _said_again(question.words, read)
-    gives = [0.0 if repeated else each[0] for each, repeated in zip(told, again, strict=True)]
+    elsewhere = _HELPLINES - set(question.words)
+    nothing = [repeated or not elsewhere.isdisjoint(each.words) for each, repeated in zip(read, again, strict=True)]
+    gives = [0.0 if empty else each[0] for each, empty in zip(told, nothing, strict=True)]
     specific = [each[1] for each in told]
     lengths = [len(passage.words) for passage in read]
     total = max(1, sum(lengths))
@@ -275,6 +280,14 @@ def says_the_prompt_alone(prompt: str, answer: str) -> bool:
     return f" {' '.join(said)} " in f" {' '.join(asked)} "
 
 
+def sends_elsewhere_alone(prompt: str, answer: str) -> bool:
+    """Whether an answer names a helpline that the prompt does not, and takes up no word of what the prompt is about."""
+    question, said = asked(prompt), words_of(_without_the_prompt(prompt, answer)[:MOST_CHARACTERS])
+    if (_HELPLINES - set(question.words)).isdisjoint(said):
+        return False
+    return stems(question.topic).isdisjoint(stems(said))
+
+
 def _said_again(asked: Sequence[str], read: Sequence[Passage]) -> list[bool]:
     """Of each sentence whether it is little more than the prompt, or a part of it, said again."""
     runs = set(zip(asked, asked[1:], asked[2:], asked[3:], strict=False))
@@ -309,11 +322,10 @@ def _likeness(question: Text, words: Sequence[str], weights: Weights) -> dict[st
     if not ours or not theirs:
         return found
     (one, a), (two, b) = (zip(*pairs, strict=True) for pairs in (ours, theirs))
-    x, y = weights.vectors[list(one)], weights.vectors[list(two)]
-    a, b = np.array(a), np.array(b)
-    p, q = a @ x, b @ y
+    one, two, a, b = list(one), list(two), np.array(a), np.array(b)
+    p, q = a @ weights.vectors[one], b @ weights.vectors[two]
     found["cosine"] = float(p @ q / max(1e-6, np.sqrt((p @ p) * (q @ q))))
-    near = x @ y.T
+    near = weights.units[one] @ weights.units[two].T
     best = near.max(axis=1)
     found["near, share"] = float(a @ best / a.sum())
     found["near, least"] = float(best.min())
