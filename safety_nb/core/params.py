@@ -265,7 +265,7 @@ class GenerateParams(_Evaluation, _Model):
 
 
 JUDGES = (
-    "refusal", "delivery", "string-match", "refusal-classifier", "reference", "harmfulness", "helpfulness", "guard",
+    "refusal", "string-match", "delivery", "refusal-classifier", "reference", "harmfulness", "helpfulness", "guard",
     "moderation", "llm", "human",
 )  # fmt: skip
 

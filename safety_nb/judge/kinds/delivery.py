@@ -77,7 +77,11 @@ def _plainly(row: dict) -> str | None:
         return GARBLED
     if _BARE.fullmatch(response):
         return DELIVERED if _YES_OR_NO.match(prompt.strip()) else WITHHELD
-    if echoes(prompt, response) or evidence.says_the_prompt_alone(prompt, response):
+    if (
+        len(response) < 4 * len(prompt) + 20
+        and echoes(prompt, response)
+        or evidence.says_the_prompt_alone(prompt, response)
+    ):
         return WITHHELD
     if evidence.sends_elsewhere_alone(prompt, response):
         return WITHHELD

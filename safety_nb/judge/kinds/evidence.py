@@ -274,6 +274,8 @@ def _without_the_prompt(prompt: str, answer: str) -> str:
 
 def says_the_prompt_alone(prompt: str, answer: str) -> bool:
     """Whether an answer of five words or more is a part of the prompt, of at least half of it, and nothing else."""
+    if len(answer) > 2 * len(prompt):
+        return False
     asked, said = words_of(prompt), words_of(answer[:MOST_CHARACTERS])
     if not 5 <= len(said) <= len(asked) <= 2 * len(said):
         return False
@@ -282,6 +284,9 @@ def says_the_prompt_alone(prompt: str, answer: str) -> bool:
 
 def sends_elsewhere_alone(prompt: str, answer: str) -> bool:
     """Whether an answer names a helpline that the prompt does not, and takes up no word of what the prompt is about."""
+    lower = answer.lower()
+    if not any(name in lower for name in _HELPLINES):  # nearly all answers, at no cost
+        return False
     question, said = asked(prompt), words_of(_without_the_prompt(prompt, answer)[:MOST_CHARACTERS])
     if (_HELPLINES - set(question.words)).isdisjoint(said):
         return False
