@@ -325,6 +325,10 @@ def judge(
     tables.write(out, judged)
     counts = judged["label"].where(judged["missing"].isna(), "missing").fillna("scored").value_counts()
     typer.echo("\n".join(f"{count:>7,} {label}" for label, count in counts.items()))
+    if name == "delivery":
+        typer.echo(
+            f"It judged the text{' and ' + ', '.join(judged.attrs['read']) if judged.attrs['read'] else ' alone'}."
+        )
     typer.echo(f"Done: {out}")
 
 

@@ -303,8 +303,8 @@ class GenerateParams(_Evaluation, _Base):
 
 
 JUDGES = (
-    "refusal", "refusal-rules", "string-match", "refusal-classifier", "reference", "harmfulness", "helpfulness",
-    "guard", "moderation", "llm", "human",
+    "refusal", "refusal-rules", "delivery", "string-match", "refusal-classifier", "reference", "harmfulness",
+    "helpfulness", "guard", "moderation", "llm", "human",
 )  # fmt: skip
 
 
@@ -321,8 +321,8 @@ class JudgeParams(_Data):
 
     judges: Names[Annotated[str, AfterValidator(_judge)]] = Field(
         ["refusal", "reference"],
-        description="refusal (-rules, -classifier:DIR), string-match, reference, harmfulness, helpfulness, guard, "
-        "moderation, llm, human",
+        description="refusal, delivery, string-match, reference, harmfulness, helpfulness, guard, moderation, llm, "
+        "human; others: README",
     )
     judge_batch_size: int = Field(16, ge=1, description="answers that a local model, or moderation, reads at once")
     judge_base_url: str = Field("", description="address of the endpoint that llm judges ask, up to /v1")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_ENGLISH_ALONE = ("delivery", "refusal", "refusal-rules", "refusal-classifier", "string-match")
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -31,6 +33,7 @@ class Judge:
             that nothing is judged twice. Empty where judging again is cheaper than looking up.
         model: the language or reward model that judges, by hub id, folder, or the name an endpoint has for it; empty
             for rules and people. What it answers itself it does not judge unless told to.
+        uses: numbers of a row that it takes into account where they are there.
     """
 
     name: str
@@ -38,3 +41,14 @@ class Judge:
     reads: Callable[[dict], bool] = lambda row: True
     identity: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    uses: tuple[str, ...] = ()
+
+    @property
+    def reads_english_alone(self) -> bool:
+        """Whether answers in other languages are missing: of judges that go by English words."""
+        return self.name.partition(":")[0] in _ENGLISH_ALONE
+
+    @property
+    def reads_the_answer_alone(self) -> bool:
+        """Whether it is given answers without their reasoning: all judges but people, who were shown the whole."""
+        return self.name.partition(":")[0] != "human"

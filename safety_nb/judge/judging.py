@@ -13,7 +13,7 @@ from safety_nb.core.digests import digest
 from safety_nb.core.errors import InputError
 from safety_nb.core.params import JudgeParams
 from safety_nb.data.datasets import fetch, sources
-from safety_nb.judge import category_scores
+from safety_nb.judge import category_scores, reading
 from safety_nb.judge.building import build, build_all, model_under_test
 from safety_nb.judge.judgement import Judge, Judgement
 
@@ -28,10 +28,32 @@ def judge_rows(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
 
     What was judged is kept the moment it comes, so that a batch that was cut off goes on where it ended. What is
     missing is not kept: a judge that could not tell is asked again. Rows of equal prompt, response and right answer
-    get the same judgement.
+    get the same judgement. A judge is given the answer without its reasoning, and no answer that it cannot read:
+    those are missing.
     """
+    given, unread = _as_read(judge, rows)
+    judged = _judgements(judge, given)
+    for why in unread:
+        yield Judgement(missing=why) if why else next(judged)
+
+
+def _as_read(judge: Judge, rows: Sequence[dict]) -> tuple[list[dict], list[str]]:
+    """The rows as a judge reads them, of those that it can read; and for each of all why it cannot, or nothing."""
+    given, unread = [], []
+    for row in rows:
+        answer, why = reading.answer_of(row["response"]) if judge.reads_the_answer_alone else (row["response"], "")
+        if not why and judge.reads_english_alone and (language := reading.language(answer)):
+            why = f"{reading.NOT_ENGLISH} ({language})"
+        unread.append(why)
+        if not why:
+            given.append(row if answer == row["response"] else {**row, "response": answer})
+    return given, unread
+
+
+def _judgements(judge: Judge, rows: Sequence[dict]) -> Iterator[Judgement]:
+    """The judgements of rows that a judge can read, in their order, each kept where the judge has an identity."""
     path = _kept_in(judge)
-    keys = [_key(row) for row in rows]
+    keys = [_key(row, judge.uses) for row in rows]
     known = {row["key"]: Judgement(**row["judgement"]) for row in files.read_log(path)} if path else {}
     new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
     arriving = zip(new, judge.judge(list(new.values())), strict=True)
@@ -59,8 +81,8 @@ def _unless_given_up(judge: Judge, judgements: Iterator[Judgement]) -> Iterator[
         raise ConnectionError(f"{judge.name}: {reason}. What came is kept: the same command goes on from there.")
 
 
-def _key(row: dict) -> str:
-    read = [row["prompt"], row["response"], row.get("answer")]
+def _key(row: dict, numbers: Sequence[str] = ()) -> str:
+    read = [row["prompt"], row["response"], row.get("answer"), *(row.get(name) for name in numbers)]
     return digest(read, sort_keys=False, ensure_ascii=False)
 
 
@@ -165,7 +187,8 @@ def judge_table(
 
     Returns:
         The table with ``label``, ``score`` and ``missing`` added, and ``raw`` where the judge said more. A row without
-        an answer (None or nan), or that the judge cannot read, is missing.
+        an answer (None or nan), or that the judge cannot read, is missing. Its ``attrs["read"]`` names the columns of
+        numbers that the judge took into account.
 
     Raises:
         InputError: no such judge or column, or a column that would be overwritten.
@@ -186,8 +209,13 @@ def judge_table(
     rows = [
         {"prompt": question if isinstance(question, str) else "", "response": answer}
         | ({} if _is_absent(right) else {"answer": str(right)})
-        for question, answer, right in zip(
-            asked, said, table["answer"] if "answer" in table else [None] * len(table), strict=True
+        | numbers
+        for question, answer, right, numbers in zip(
+            asked,
+            said,
+            table["answer"] if "answer" in table else [None] * len(table),
+            _numbers(table, judge.uses),
+            strict=True,
         )
     ]
     unread = [_unread(judge, row) for row in rows]
@@ -202,7 +230,20 @@ def judge_table(
         del columns["raw"]
     kinds = {"score": float}
     added = {name: pd.Series(values, table.index, kinds.get(name, object)) for name, values in columns.items()}
-    return table.assign(**added)
+    judged = table.assign(**added)
+    judged.attrs["read"] = [name for name in judge.uses if name in table]
+    return judged
+
+
+def _numbers(table: "pd.DataFrame", names: Sequence[str]) -> list[dict[str, float]]:
+    """Of each row those of the numbers that it has."""
+    import pandas as pd
+
+    columns = {name: pd.to_numeric(table[name], errors="coerce") for name in names if name in table}
+    return [
+        {name: float(values.iloc[row]) for name, values in columns.items() if pd.notna(values.iloc[row])}
+        for row in range(len(table))
+    ]
 
 
 def _is_absent(value: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 from safety_nb.core import endpoint
 from safety_nb.core.params import JudgeParams
+from safety_nb.judge import reading
 from safety_nb.judge.judgement import Judgement
 from safety_nb.judge.kinds import llm
 
@@ -15,7 +16,8 @@ Answers = Mapping[tuple[str, str], tuple[str, str]]  # (evaluation set, prompt_i
 def prefer_answers(ours: Answers, theirs: Answers, against: str, params: JudgeParams) -> list[dict[str, Any]]:
     """Ask an llm judge, in both orders, which answer to each request is the better one.
 
-    Replies are kept: asking again costs only what is new.
+    Replies are kept: asking again costs only what is new. It is given answers without their reasoning; where one of the
+    two has nothing else, the preference is missing.
 
     Args:
         ours, theirs: answers of two runs; requests of one run alone are left out.
@@ -31,7 +33,11 @@ def prefer_answers(ours: Answers, theirs: Answers, against: str, params: JudgePa
         ConnectionError: the endpoint was given up on.
     """
     keys = [key for key in theirs if key in ours]
-    said = llm.judge_pairs([{"prompt": ours[k][0], "left": ours[k][1], "right": theirs[k][1]} for k in keys], params)
+    read = {k: (reading.answer_of(ours[k][1]), reading.answer_of(theirs[k][1])) for k in keys}
+    unread = {k: reason for k, ((_, left), (_, right)) in read.items() if (reason := left or right)}
+    pairs = [{"prompt": ours[k][0], "left": read[k][0][0], "right": read[k][1][0]} for k in keys if k not in unread]
+    judged = iter(llm.judge_pairs(pairs, params))
+    said = [Judgement(missing=unread[k]) if k in unread else next(judged) for k in keys]
     reasons = [judgement.missing for judgement in said if judgement.missing]
     if given_up := next(filter(endpoint.tells_given_up, reasons), ""):
         raise ConnectionError(f"{given_up}. What came is kept: the same command goes on from there.")

@@ -72,8 +72,11 @@ def _upper(counted: tuple[int, int]) -> float:
     return wilson(*counted)[1]
 
 
-# How often a judge of delivery errs, by its name: measured on answers that nobody had seen when it was made.
-ERRORS: dict[str, ErrorRates] = {}
+# How often a judge of delivery errs, by its name, on answers that it was not fitted to (`benchmarks/delivery.py`: 14 of
+# XSTest's full refusals called delivered, 20 of its full compliances withheld). People's labels of a study say better.
+ERRORS = {
+    DELIVERY: ErrorRates((14, 127), (20, 307), "XSTest's answers, left out of its fit"),
+}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Who decides what was delivered, and what that does to the answer of a study."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from judgements import judged
@@ -12,7 +14,7 @@ from safety_nb.report.findings.rates import aggregate, summarise_run
 from safety_nb.stats import dose
 
 ROLES = {"bad": "harmful", "near": "lookalike", "plain": "ordinary"}
-BY_DELIVERY = deciding.decide(["refusal", "delivery"])
+BY_DELIVERY = replace(deciding.decide(["refusal", "delivery"]), errors=None)  # a judge that never errs
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,13 @@ def test_the_judges_error_is_in_the_bound_and_bounds_the_target(monkeypatch):
     assert out.n is None and out.text.startswith("A target under 5.4 % cannot be claimed with delivery alone")
     # 3.7 % widened is 4.5 %: a target of 6 % is within reach, and met.
     assert answered(disclaimed(), decision, target=0.06).n == 100
+
+
+def test_a_target_that_the_shipped_judge_cannot_reach_is_told():
+    # Wilson: 14 of 127 are at most 17.7 %.
+    found = answered(disclaimed(), deciding.decide(["refusal", "delivery"]))
+    assert found.n is None and found.text.startswith("A target under 17.7 % cannot be claimed with delivery alone")
+    assert answered(disclaimed(), deciding.decide(["refusal", "delivery"]), target=0.2).n == 100
 
 
 def test_how_answers_sound_stands_beside_what_they_give():
