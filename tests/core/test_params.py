@@ -117,7 +117,7 @@ def test_value_out_of_range_is_refused_with_the_range(name, value, wanted):
 def test_bad_element_of_a_list_is_told_with_its_place_and_the_choices():
     message = complaint(judges=["refusal", "refusals"])
     assert message.startswith("judges.1: 'refusals' (str)")
-    assert "one of refusal, refusal-rules, string-match," in message and "did you mean 'refusal'?" in message
+    assert "one of refusal, refusal-rules, delivery, string-match," in message and "did you mean 'refusal'?" in message
 
 
 # BUG (params.py): a set named twice is answered and judged twice, so every n of it is doubled and every interval

@@ -175,8 +175,8 @@ def test_the_bounds_are_of_what_the_study_is_decided_by(tmp_path):
         # All refuse in tone; without demonstrations they give everything all the same.
         given = "delivered" if run.params.n_safety == 0 else "withheld"
         files.write_jsonl(judgements, [*rows, *({**row, "judge": "delivery", "label": given} for row in rows)])
-    # Of 200 prompts none is at most 1.9 % (Wilson).
+    # Of 200 prompts none is at most 1.9 % (Wilson), widened by what the judge may have called withheld.
     by_delivery = search.upper_bounds(tmp_path, {})
-    assert by_delivery[0] == 1 and by_delivery[30] < 0.02
+    assert by_delivery[0] == 1 and 0.019 < by_delivery[30] < 0.025
     (tmp_path / "study.yaml").write_text((tmp_path / "study.yaml").read_text() + "decided_by: refusal\n")
     assert search.upper_bounds(tmp_path, {})[0] < 0.02
