@@ -196,7 +196,7 @@ def test_capabilities_and_pairs_are_part_of_a_study(tmp_path):
 
     folder = tmp_path / "study"
     with servers.Scripted(judge) as server:
-        asked = ["prefer=helpfulness", f"judge_base_url={server.base_url}", "judge_model=judge"]
+        asked = ["n_safety=[0, 100]", "prefer=helpfulness", f"judge_base_url={server.base_url}", "judge_model=judge"]
         twin = ["study", str(PROJECT / "params/tiny-capability-study.yaml"), "--jobs", "2", "--out", str(folder)]
         twin += [part for change in asked for part in ("--set", change)]
         cache = {**os.environ, "SAFETY_NB_CACHE": str(tmp_path / "cache")}
@@ -212,12 +212,12 @@ def test_capabilities_and_pairs_are_part_of_a_study(tmp_path):
     measures = set(setting.costs["measure"])
     for task in ("tiny-facts-choice", "tiny-completion"):
         # The miniature knows more than it would by guessing one of four, at every N.
-        assert all(rate[n, task, "accuracy"] > 0.4 for n in (0, 100, 1000))
+        assert all(rate[n, task, "accuracy"] > 0.4 for n in (0, 100))
         assert f"{task} correct" in measures
     assert "tiny-ordinary preferred (llm:pair)" in measures
     page = (folder / "report.html").read_text()
     assert "tiny-completion correct" in page and "tiny-ordinary preferred (llm:pair)" in page
-    for run in (folder / name for name in ("n0_seed0", "n100_seed0", "n1000_seed0")):
+    for run in (folder / name for name in ("n0_seed0", "n100_seed0")):
         assert list(run_folder.read_ledger(run_folder.RunFolder(run))["stages"]) == list(stages.ALL_NAMES)
 
 
@@ -229,16 +229,19 @@ def one_seed_of(study_file: str, folder: Path, *changes: str) -> Path:
 
 
 @pytest.mark.study
-def test_a_diverse_order_does_on_the_miniature_what_a_random_one_does(tmp_path):
+def test_two_orders_of_demonstrations_are_compared(tmp_path):
     # README says what three seeds showed. Here: both orders go the whole way, exact, and differ in their rows alone.
-    folder = one_seed_of("tiny-order-study.yaml", tmp_path, "n_safety=[60]")
+    small = ["n_general=64", "n_validation=0", "max_new_tokens=2", "evaluation=[tiny-harmful]"]
+    folder = one_seed_of("tiny-order-study.yaml", tmp_path, "n_safety=[60]", *small)
     rows = [
         files.read_jsonl(folder / f"n60_seed0_safety_order-{name}/mix/train.jsonl") for name in ("random", "diverse")
     ]
-    assert [len(each) for each in rows] == [1060, 1060] and rows[0][:1000] == rows[1][:1000] and rows[0] != rows[1]
+    assert [len(each) for each in rows] == [124, 124] and rows[0][:64] == rows[1][:64] and rows[0] != rows[1]
     compared = comparison.compare_study(study_tables.read_study(folder))
-    told = compared.rates[(compared.rates["dataset"] == "tiny-harmful") & (compared.rates["metric"] == "refusal_rate")]
-    assert dict(zip(told["safety_order"], told["estimate"] > 0.5, strict=True)) == {"random": True, "diverse": True}
+    assert [setting.values for setting in compared.settings] == [
+        {"safety_order": "random"},
+        {"safety_order": "diverse"},
+    ]
 
 
 @pytest.mark.study
