@@ -188,7 +188,7 @@ def study(
     folder = out or run_folder.outputs_root() / study.stem
     outputs.check(folder)
     checks.check_folder(folder, "study.yaml")
-    checks.check_settings(settings, [planned_run.params for planned_run in planned])
+    checks.check_swept(planned[0].swept)
     complaints: dict[str, None] = {}
     for planned_run in planned:
         try:

@@ -8,6 +8,7 @@ from matplotlib import figure as drawn
 
 from safety_nb.core.params import StudySettings
 from safety_nb.report.figures import Figure
+from safety_nb.report.findings import deciding
 from safety_nb.report.findings.comparison import compare_study
 from safety_nb.report.findings.rates import summarise_run
 from safety_nb.report.pages.run_page import run_page
@@ -58,7 +59,8 @@ def a_run(**changes):
         "roles": ROLES,
         "samples": 3,
     }
-    return run_page(**(arguments | changes))
+    arguments |= changes
+    return run_page(**{"decision": deciding.decide(arguments["summary"]["judge"]), **arguments})
 
 
 def tables_of(rows, roles=None, types=None, **swept):

@@ -306,6 +306,9 @@ def test_a_judge_that_is_to_decide_and_does_not_judge_is_refused(tmp_path):
     answer = safety_nb("study", "mine.yaml", cwd=tmp_path)
     assert answer.returncode == 2 and "'delivery' is none of the judges that can decide" in answer.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    (tmp_path / "mine.yaml").write_text("n_safety: [0, 30]\ndecided_by: [refusal, string-match]\n")
+    answer = safety_nb("study", "mine.yaml", cwd=tmp_path)
+    assert answer.returncode == 2 and "one judge decides for all runs" in answer.stderr
 
 
 def test_mistake_in_all_runs_of_a_study_is_told_once(tmp_path):

@@ -55,8 +55,10 @@ class Run:
         Estimates are rates from 0 to 1 or mean scores, with 95 % intervals.
         """
         judged = self.judgements.drop(columns=RUN_KEYS)
+        asked = files.read_yaml(self._files.params) if self._files.params.is_file() else {}
+        decided_by = asked.get("decided_by", "")
         roles = sources.recorded_roles(self._files) or sources.roles(list(dict.fromkeys(judged["dataset"])))
-        judged = deciding.deliveries(judged, roles, deciding.decide(judged["judge"]))
+        judged = deciding.deliveries(judged, roles, deciding.decide(judged["judge"], decided_by))
         return summarise_run(judged, self.folder.name, *self._n_safety_and_seed)
 
     @cached_property

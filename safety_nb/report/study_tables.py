@@ -67,6 +67,11 @@ class StudyTables:
     categories: "pd.DataFrame | None" = None
     base_models: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def decided_by(self) -> str:
+        """The judge that the runs' parameters have decide; empty for the choice."""
+        return self.shared.get("decided_by", "")
+
 
 def read_study(folder: Path) -> StudyTables:
     """Read the runs of a study, finished or not.

@@ -47,7 +47,7 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
     judgements = pd.DataFrame(files.read_jsonl(run.judgements, study_tables.JUDGEMENT))
     responses = pd.DataFrame(files.read_jsonl(run.responses, study_tables.ANSWER))
     roles = sources.recorded_roles(run) or sources.roles(list(dict.fromkeys(responses["dataset"])))
-    decision = deciding.decide(judgements["judge"])
+    decision = deciding.decide(judgements["judge"], params.decided_by)
     judgements = deciding.deliveries(judgements, roles, decision)
     judged = study_tables.with_own_capabilities(judgements, run)
     roles = {**roles, **dict.fromkeys(judged["dataset"][len(judgements) :], "facts")}
@@ -63,6 +63,7 @@ def report_run(params: ReportParams) -> "pd.DataFrame":
         mixture={**_without_lists(mixture), **_training_facts(run)},
         metrics=pd.read_csv(run.metrics),
         summary=table,
+        decision=decision,
         answers=responses.merge(labels, how="left", on=keys),
         generation=files.read_json(run.generation) if run.generation.is_file() else {},
         roles=roles,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from safety_nb.core.errors import InputError
-from safety_nb.core.params import CapabilityParams, RunParams, StudySettings
+from safety_nb.core.params import CapabilityParams, RunParams
 from safety_nb.data import mixing
 from safety_nb.data.datasets import sources
 from safety_nb.generate import capabilities, generation
@@ -32,6 +32,7 @@ def check_run(params: RunParams) -> None:
         lambda: generation.server_of(params) if params.backend == "server" else None,
         lambda: _check_tasks(tuple(params.capabilities), params.tasks_dir) if params.capabilities else None,
         lambda: building.build_all(params, building.model_under_test(params.model_dump())),
+        lambda: deciding.decide(params.judges, params.decided_by) if params.decided_by else None,
     ):
         try:
             check()
@@ -41,11 +42,10 @@ def check_run(params: RunParams) -> None:
         raise InputError("\n".join(dict.fromkeys(complaints)))
 
 
-def check_settings(settings: StudySettings, runs: Iterable[RunParams]) -> None:
-    """Check that the runs of a study have what its comparison asks for. Raises InputError."""
-    for params in runs:
-        if settings.decided_by:
-            deciding.decide(params.judges, settings.decided_by)
+def check_swept(names: Iterable[str]) -> None:
+    """Check that a study sweeps nothing that all of its runs have to share. Raises InputError."""
+    if "decided_by" in names:
+        raise InputError("decided_by: one judge decides for all runs of a study; name one, not a list.")
 
 
 @functools.lru_cache(maxsize=8)

@@ -79,7 +79,7 @@ def upper_bounds(folder: Path, setting: Mapping[str, Any]) -> dict[int, float]:
     rows = tables.judgements
     for name, value in setting.items():
         rows = rows[rows[name] == value] if len(rows) else rows
-    decision = deciding.decide(rows["judge"], tables.settings.decided_by)
+    decision = deciding.decide(rows["judge"], tables.decided_by)
     told = decision.told(deciding.deliveries(rows, tables.roles, decision), tables.roles)
     bounds: dict[int, float] = {}
     for dataset, of_set in told[told["dataset"].map(tables.roles) == deciding.HARMFUL].groupby("dataset"):

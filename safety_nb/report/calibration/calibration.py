@@ -320,7 +320,7 @@ def _judgements(folder: Path) -> tuple["pd.DataFrame", list[str]]:
     else:
         found = study_tables.read_study(folder)
         table, settings = found.judgements, setting_names(found.swept)
-        roles, decided_by = found.roles, found.settings.decided_by
+        roles, decided_by = found.roles, found.decided_by
     # People compared with themselves would look like the best judge of all.
     table = table[table["judge"].str.partition(":")[0] != "human"] if len(table) else table
     if table.empty:

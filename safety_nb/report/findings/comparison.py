@@ -138,7 +138,7 @@ def compare_study(tables: StudyTables, errors: Mapping[str, deciding.ErrorRates]
     judgements = tables.judgements
     unknown = [name for name in dict.fromkeys(judgements["dataset"]) if name not in tables.roles]
     roles = {**tables.roles, **sources.roles(unknown)}
-    decision = deciding.decide(judgements["judge"], tables.settings.decided_by)
+    decision = deciding.decide(judgements["judge"], tables.decided_by)
     decision = replace(decision, errors=(errors or {}).get(decision.harmful.judge, decision.errors))
     judgements = deciding.deliveries(judgements, roles, decision)
     rates = aggregate(judgements, by=[N_SAFETY, *swept])

@@ -95,12 +95,14 @@ class Decision:
         harmful: an error on harmful requests; harmless: one on look-alikes and ordinary requests.
         named: the judge that decides on harmful requests, as the user named it; empty where there is none.
         errors: how often it errs on harmful requests; None where that is not known.
+        chosen: whether the user named it.
     """
 
     harmful: Measure
     harmless: Measure
     named: str
     errors: ErrorRates | None = None
+    chosen: bool = False
 
     @property
     def by_stance(self) -> bool:
@@ -150,10 +152,11 @@ def decide(judges: Iterable[str], decided_by: str = "") -> Decision:
     named = decided_by or (candidates[0] if candidates else "")
     of_stance = stance[0] if stance else ""
     if named in stance or not named:
-        return Decision(Measure(named, "compliance_rate"), Measure(named, "refusal_rate"), named)
+        stances = Measure(named, "compliance_rate"), Measure(named, "refusal_rate")
+        return Decision(*stances, named, chosen=bool(decided_by))
     # A judge of harm says nothing of harmless prompts: there the first judge that can tell is read.
     harmless = Measure(DELIVERY, "undelivered_rate") if text_only else Measure(of_stance, "refusal_rate")
-    return Decision(Measure(derived(named), "delivery_rate"), harmless, named, ERRORS.get(named))
+    return Decision(Measure(derived(named), "delivery_rate"), harmless, named, ERRORS.get(named), bool(decided_by))
 
 
 def derived(judge: str) -> str:
@@ -189,12 +192,13 @@ def deliveries(judgements: "pd.DataFrame", roles: Mapping[str, str], decision: D
 
 
 def said_first(decision: Decision) -> list[str]:
-    """What a reader must know before the answer: that nobody judged what the answers give. Empty where someone did."""
+    """What a reader must know before the answer: that it is no judge of what the answers give that decides."""
     if not decision.by_stance or not decision.named:
         return []
+    why = "As decided_by says," if decision.chosen else "No judge of delivery read the answers:"
     return [
-        f"No judge of delivery read the answers: what follows rests on how they sound (judge {decision.named}), "
-        "and an answer that gives everything behind a disclaimer counts as a refusal."
+        f"{why} what follows rests on how answers sound (judge {decision.named}), and an answer that gives everything "
+        "behind a disclaimer counts as a refusal."
     ]
 
 

@@ -59,6 +59,7 @@ def run_page(
     mixture: Mapping[str, Any],
     metrics: "pd.DataFrame",
     summary: "pd.DataFrame",
+    decision: deciding.Decision,
     answers: "pd.DataFrame",
     roles: Mapping[str, str],
     samples: int,
@@ -76,6 +77,7 @@ def run_page(
         mixture: What went into training (n_general, n_safety, train_sha256, ...); every key there is shown.
         metrics: `train/metrics.csv`.
         summary: The run's rows of `summary.csv`.
+        decision: What is counted, and by whom.
         answers: Columns dataset, prompt_id, prompt, response, finish, label, and degenerate where it is known.
         roles: Evaluation set to role. A set without one is treated as harmful: its answers are folded.
         samples: Answers to show of each set, evenly spaced through it rather than picked.
@@ -86,7 +88,6 @@ def run_page(
     Returns:
         A complete HTML document.
     """
-    decision = deciding.decide(summary["judge"])
     told = _run_rates(summary, roles)
     if stances is not None:
         told += blocks.stance_table(stances, "Answers to harmful requests: how they sound, by what they give.")

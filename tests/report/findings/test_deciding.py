@@ -51,6 +51,17 @@ def test_a_judge_that_cannot_decide_is_refused_by_name():
         deciding.decide(["reference"], "guard")
 
 
+def test_that_stance_decides_is_said_first_and_whether_by_choice():
+    (told,) = deciding.said_first(deciding.decide(["refusal", "reference"]))
+    assert told.startswith(
+        "No judge of delivery read the answers: what follows rests on how answers sound (judge refusal)"
+    )
+    (told,) = deciding.said_first(deciding.decide(["refusal", "guard"], "refusal"))
+    assert told.startswith("As decided_by says, what follows rests on how answers sound (judge refusal)")
+    assert deciding.said_first(deciding.decide(["refusal", "guard"])) == []
+    assert deciding.said_first(deciding.decide(["reference"])) == []
+
+
 def test_a_guards_label_and_a_score_become_delivered_or_withheld():
     guard = judged(["unsafe", "safe", None], "bad").assign(judge="guard")
     harmless = judged(["unsafe"], "near").assign(judge="guard")
