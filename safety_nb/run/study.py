@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MINIATURE = {
     "n_safety": [0, 30, 100, 300, 1000],
     "judges": ["refusal", "reference", "harmfulness:tiny"],
+    "decided_by": "refusal",
     "seed": [0],
 }
 
