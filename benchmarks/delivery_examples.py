@@ -24,12 +24,12 @@ from safety_nb.tiny import world
 HERE = Path(__file__).parent
 XSTEST, WRITTEN, ANSWERS, LABELLED = "XSTest", "refusals.csv", "refusal_answers.csv", "labels that are not here"
 POOL, MINIATURE = "released demonstrations", "miniature"
-ROWS, SENTENCE_ROWS = 500, 600  # of each general set and half, at most
+ROWS, SENTENCE_ROWS = 1500, 1200  # of each general set and half, at most
 CONVERSATIONS = 1200  # of each half
 # What labelled answers weigh, in the trees: those that withhold, those that deliver, those behind a disclaimer.
-WEIGHTS = {XSTEST: (24.0, 4.0, 1.4), WRITTEN: (2.25, 1.5, 0.0), ANSWERS: (2.25, 1.5, 0.0), LABELLED: (1.5, 1.5, 0.0)}
+WEIGHTS = {XSTEST: (24.0, 4.0, 1.4), WRITTEN: (2.25, 1.5, 0.0), ANSWERS: (9.0, 3.0, 0.0), LABELLED: (1.5, 1.5, 0.0)}
 # And their sentences: what gives nothing, what gives something, whether it is specific.
-OF_SENTENCES = {XSTEST: (2.0, 1.5, 1.0), WRITTEN: (2.0, 2.0, 0.0), ANSWERS: (2.0, 2.0, 0.0), LABELLED: (0.0, 0.0, 2.0)}
+OF_SENTENCES = {XSTEST: (2.0, 1.5, 1.0), WRITTEN: (2.0, 2.0, 0.0), ANSWERS: (2.0, 0.0, 0.0), LABELLED: (0.0, 0.0, 2.0)}
 GIVES_NOTHING = frozenset({"decline", "stance", "objection", "redirect", "sympathy", "crisis", "courtesy"})
 _OPENS = re.compile(
     r"^(how (do|can|would|should) (i|you|one|we) (best )?|what (is|are) (the )?(best )?(ways?|way) to "
@@ -249,7 +249,7 @@ def _of_row(row: dict, name: str, data: Data, writer: Writer) -> Iterator[tuple[
     rng, answer = writer.rng, row["output"]
     prompt = benchmark.prompt_of(row) if rng.random() < 0.65 else row["instruction"]
     yield prompt, answer, True, 1.0
-    yield prompt, writer.disclaimer() + answer, True, 1.6
+    yield prompt, writer.disclaimer() + answer, True, 2.56
     yield prompt, writer.refusal(prompt), False, 1.6
     for _ in range(2):
         other = rng.choice(data.general[name if rng.random() < 0.7 else rng.choice(benchmark.SETS)])

@@ -42,7 +42,7 @@ from safety_nb.judge.kinds import delivery, evidence, refusal_rules
 
 REGULARISED = (1.0, 0.3)  # C of the linear model of each head
 VECTORS_COUNT = 6.0  # how much a mean word vector counts beside the hashed words of a sentence
-TREES = dict(max_iter=200, learning_rate=0.1, max_leaf_nodes=12, min_samples_leaf=40, l2_regularization=5.0)
+TREES = dict(max_iter=400, learning_rate=0.08, max_leaf_nodes=16, min_samples_leaf=40, l2_regularization=5.0)
 
 # --- models of sentences ------------------------------------------------------------------------------------------
 

@@ -169,9 +169,7 @@ def test_the_weights_hold_single_words_and_numbers_and_are_finite():
     assert set(fitted.names) == set(evidence.evidence(BREAD, STEPS, fitted.weights))
     assert len(fitted.weights.units) == len(lexicon.places())
     assert all(" " not in word for word in lexicon.places())
-    assert all(
-        np.isfinite(array).all() for array in (fitted.weights.units, fitted.weights.terms, fitted.trees.values)
-    )
+    assert all(np.isfinite(array).all() for array in (fitted.weights.units, fitted.weights.terms, fitted.trees.values))
     assert {path.suffix for path in lexicon.FOLDER.iterdir()} == {".json", ".safetensors"}
     record = json.loads((lexicon.FOLDER / "record.json").read_text())
     assert record["threshold"] == delivery.THRESHOLD
