@@ -1,4 +1,4 @@
-"""What the judge delivery is fitted from: nothing that its benchmark scores, and halves that know nothing of each other."""
+"""What the judge delivery is fitted from: nothing that its benchmark scores, nor what a fit leaves out."""
 
 import json
 import os
@@ -36,26 +36,23 @@ def test_rows_that_the_benchmark_scores_and_rows_that_ask_the_same_are_left_out(
 
 
 @pytest.mark.skipif(not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets")
-def test_no_row_or_wording_that_the_benchmark_scores_is_in_the_fit(modules):
+def test_no_row_or_wording_that_the_benchmark_scores_is_in_the_fit(modules, monkeypatch):
     benchmark, made_of = modules
+    monkeypatch.setattr(made_of.refusal_rules, "label", lambda *texts: "full_refusal")  # takes long, tells nothing here
     data = made_of.read(None)
-    examples = made_of.examples(data)
-    assert {each.half for each in examples} == {0, 1} and len(examples) > 10_000
     held = [row for name in benchmark.SETS for row in benchmark.held(name)]
-    prompts = {row["instruction"] for row in held} | {benchmark.prompt_of(row) for row in held}
-    assert not prompts & {each.prompt for each in examples}
-    told = [told for half in (0, 1) for told in made_of.told_sentences(made_of.only(data, half), half)]
-    assert all(len(some) > 1000 for some in told)
-    texts = benchmark.TEXTS
-    held_texts = [text for kind in texts["held"].values() for text in kind]
-    wordings = [part.strip() for text in held_texts for part in text.split("{p}") if part.strip(" .-")]
+    scored = {row["instruction"] for row in held} | {benchmark.prompt_of(row) for row in held}
+    rows = [row for rows in data.general.values() for row in rows]
+    assert len(held) == 900 and len(rows) > 4000
+    assert not scored & {row["instruction"] for row in rows + data.pool}
+    assert not scored & ({each.prompt for each in data.labelled} | {prompt for prompt, _ in data.conversations})
+    examples = made_of.examples(data)
+    assert {each.half for each in examples} == {0, 1} and not scored & {each.prompt for each in examples}
+    # The wordings that are scored; those that stand before the miniature's answers are stock phrases, which it has too.
+    texts = [text for kind in ("disclaimed", "refusals") for text in benchmark.TEXTS["held"][kind]]
+    wordings = [part.strip() for text in texts for part in text.split("{p}") if len(part.split()) > 3]
     everything = "\n".join(each.answer for each in examples)
-    assert len(wordings) > 10
-    for wording in wordings:
-        assert wording not in everything
-    # The sentences are of `fitted` alone: none of the others' stands there in whole.
-    fitted = " ".join(text for kind in texts["fitted"].values() for text in kind)
-    assert not any(wording in fitted for wording in wordings)
+    assert len(wordings) > 8 and not [wording for wording in wordings if wording in everything]
 
 
 @pytest.mark.skipif(not os.environ.get("SAFETY_NB_DATA"), reason="needs the public data sets")
