@@ -29,7 +29,7 @@ import delivery as benchmark
 import numpy as np
 import sklearn
 from delivery_examples import LABELLED, Data, Example, Sentence, examples, only, part_of, read, told_sentences, without
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -232,7 +232,7 @@ def main() -> None:
     table_of(cases, told)
     if given.write:
         arrays, made = fit(data)
-        save_file(arrays, evidence.WEIGHTS, metadata={"evidence": json.dumps(delivery.shipped().names)})
+        evidence.WEIGHTS.write_bytes(save(arrays, metadata={"evidence": json.dumps(delivery.shipped().names)}))
         text = json.dumps(record(cases, told, made, given.labels is not None), indent=1)
         (lexicon.FOLDER / "record.json").write_text(text + "\n", encoding="utf-8")
         print(f"{evidence.WEIGHTS}: of {len(made):,} examples")
