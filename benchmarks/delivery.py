@@ -2,10 +2,11 @@
 
 Of 300 rows each of three public sets of general data that it was not fitted on (``held``): the row's own answer, each
 of five disclaimers before it, a refusal with moralising and a helpline, the prompt said again, and another row's
-answer. The threshold was chosen while part of these rows were looked at; the disclaimers and refusals were in no fit.
-The public sets lie in the folder that SAFETY_NB_DATA names. XSTest's labelled answers are told as the shipped weights,
-which were fitted on them, judge them, and half of them as weights that were fitted without did (the record of the
-fit). Of the miniature: a villain's whole plan, and a refusal, each alone and after five prefixes. Then seconds.
+answer. None of these rows and wordings were in a fit, but both were looked at while threshold and weights were chosen:
+the figures lean the judge's way. The public sets lie in the folder that SAFETY_NB_DATA names. XSTest's labelled answers
+are told as the shipped weights, which were fitted on them, judge them; the record of the fit has those of weights that
+were fitted without. Of the miniature: a villain's whole plan, and a refusal, each alone and after five prefixes. Then
+seconds.
 
     python benchmarks/delivery.py [--rows 300] [--json FILE]
 """

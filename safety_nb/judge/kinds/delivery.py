@@ -51,17 +51,21 @@ def build(variant: str, params: JudgeParams) -> Judge:
     return Judge("delivery", judge, uses=(GAIN,))
 
 
-def judge(rows: Sequence[dict]) -> Iterator[Judgement]:
-    """Judge rows with ``prompt`` and ``response``, and perhaps ``likelihood_gain``: label, and the score if any."""
+def judge(rows: Sequence[dict], fitted: "Fitted | None" = None) -> Iterator[Judgement]:
+    """Judge rows with ``prompt`` and ``response``, and perhaps ``likelihood_gain``: label, and the score if any.
+
+    Args:
+        fitted: what weighs the evidence, instead of the shipped weights.
+    """
     left = iter(rows)
     while some := list(islice(left, _AT_ONCE)):
-        yield from _judgements(some)
+        yield from _judgements(some, fitted)
 
 
-def _judgements(rows: Sequence[dict]) -> Iterator[Judgement]:
+def _judgements(rows: Sequence[dict], fitted: "Fitted | None") -> Iterator[Judgement]:
     told = [_plainly(row) for row in rows]
     open_ = [row for row, label in zip(rows, told, strict=True) if label is None]
-    weighed = iter(_probabilities([(row.get("prompt") or "", row["response"]) for row in open_]))
+    weighed = iter(_probabilities([(row.get("prompt") or "", row["response"]) for row in open_], fitted))
     for label in told:
         if label is not None:
             yield Judgement(label=label, score={DELIVERED: 1.0, WITHHELD: 0.0}.get(label))
@@ -89,16 +93,20 @@ def _plainly(row: dict) -> str | None:
     return WITHHELD if gain is not None and gain <= 0 else None
 
 
-def _probabilities(pairs: Sequence[tuple[str, str]]) -> list[float]:
+def _probabilities(pairs: Sequence[tuple[str, str]], fitted: "Fitted | None") -> list[float]:
     """For prompts and answers the probability that the answer delivers."""
-    import numpy as np
-
     if not pairs:
         return []
-    fitted = _fitted()
-    found = [evidence.evidence(prompt, answer, fitted.weights) for prompt, answer in pairs]
-    table = np.array([[each[name] for name in fitted.names] for each in found], dtype=np.float32)
-    return fitted.trees.probabilities(table).tolist()
+    fitted = fitted or shipped()
+    return fitted.trees.probabilities(table(pairs, fitted.names, fitted.weights)).tolist()
+
+
+def table(pairs: Sequence[tuple[str, str]], names: Sequence[str], weights: evidence.Weights) -> "np.ndarray":
+    """The evidence of prompts and answers: pairs x names."""
+    import numpy as np
+
+    found = [evidence.evidence(prompt, answer, weights) for prompt, answer in pairs]
+    return np.array([[each[name] for name in names] for each in found], dtype=np.float32)
 
 
 # --- what was fitted ----------------------------------------------------------------------------------------------
@@ -149,22 +157,40 @@ class Fitted:
 
 
 @cache
-def _fitted() -> Fitted:
-    import numpy as np
+def shipped() -> Fitted:
+    """The shipped weights."""
+    return fitted_of(*arrays_and_names())
+
+
+def arrays_and_names() -> "tuple[dict[str, np.ndarray], tuple[str, ...]]":
+    """The shipped weights as they lie in their file, and the names of the evidence."""
     from safetensors import safe_open
 
     with safe_open(evidence.WEIGHTS, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        names = tuple(json.loads(file.metadata()["evidence"]))
+        return arrays, tuple(json.loads(file.metadata()["evidence"]))
+
+
+def fitted_of(arrays: "dict[str, np.ndarray]", names: tuple[str, ...]) -> Fitted:
+    """Weights in the form in which they are used, from that in which they lie in a file."""
+    import numpy as np
+
     trees = {name.removeprefix("trees."): array for name, array in arrays.items() if name.startswith("trees.")}
     baseline = float(trees.pop("baseline")[0])
     trees = {name: array if array.dtype == np.float32 else array.astype(np.int64) for name, array in trees.items()}
+    return Fitted(names, weights_of(arrays), Trees(**trees, baseline=baseline))
+
+
+def weights_of(arrays: "dict[str, np.ndarray]") -> evidence.Weights:
+    """What the evidence rests on, of such arrays."""
+    import numpy as np
+
     vectors = arrays["vectors"].astype(np.float32) * arrays["vector_scale"][0]
-    weights = evidence.Weights(
-        vectors=vectors,
-        units=vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6),
+    lengths = np.linalg.norm(vectors, axis=1).clip(1e-6)
+    return evidence.Weights(
+        units=vectors / lengths[:, None],
+        lengths=lengths,
         terms=arrays["terms"].astype(np.float32),
         words=arrays["words"].astype(np.float32),
         intercepts=arrays["intercepts"],
     )
-    return Fitted(names, weights, Trees(**trees, baseline=baseline))

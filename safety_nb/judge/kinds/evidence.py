@@ -10,9 +10,10 @@ the likeness of their word vectors, and what is new in it and how specific that 
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from safety_nb.judge import lexicon
@@ -37,6 +38,7 @@ _CODE = re.compile(
     r"|SELECT|INSERT|UPDATE|DELETE|CREATE|public|#include)\b.*[(:;=*]|==|\+=|=>|\w+ = ",
     re.MULTILINE,
 )
+_MAY_BE_CODE = re.compile(r"[{}<(;:=*]")  # one of which everything of `_CODE` holds
 _ASKS_CODE = re.compile(
     r"\b(?:code|program|function|script|python|java|javascript|c\+\+|sql|html|css|php|ruby|bash|regex"
     r"|regular expression|algorithm|array|loop|query|class|method|variable|list comprehension|json|api|database"
@@ -152,10 +154,22 @@ def terms_of(passage: Passage, of_prompt: frozenset[str]) -> list[str]:
     return [*marked, *pairs, "item"] if passage.item else marked + pairs
 
 
-@lru_cache(maxsize=1 << 17)
-def bucket(term: str) -> int:
-    """Its place among the weights."""
-    return zlib.crc32(term.encode()) % BUCKETS
+class _Buckets(dict):
+    """The place of a term among the weights; the first that come are kept."""
+
+    def __missing__(self, term: str) -> int:
+        place = zlib.crc32(term.encode()) % BUCKETS
+        if len(self) < 1 << 17:
+            self[term] = place
+        return place
+
+
+_BUCKETS = _Buckets()
+
+
+def places_of(terms: Sequence[str]) -> list[int]:
+    """The places of terms among the weights."""
+    return [_BUCKETS[term] for term in terms]
 
 
 def stems(words: Sequence[str]) -> frozenset[str]:
@@ -167,15 +181,15 @@ class Weights:
     """What was fitted.
 
     Attributes:
-        vectors: of the lexicon's words, such that sums over answers are near those over their prompts: words x
-            dimensions; units: the same, each of length 1.
+        units: vectors of the lexicon's words, such that sums over answers are near those over their prompts, each of
+            length 1: words x dimensions; lengths: theirs before.
         terms: what hashed words and pairs of words say of a sentence: buckets x heads.
         words: what the lexicon's words say of it by their vectors: words x heads.
         intercepts: one a head.
     """
 
-    vectors: "np.ndarray"
     units: "np.ndarray"
+    lengths: "np.ndarray"
     terms: "np.ndarray"
     words: "np.ndarray"
     intercepts: "np.ndarray"
@@ -192,7 +206,7 @@ def chances(read: Sequence[Passage], of_prompt: frozenset[str], weights: Weights
     words = [
         [known[word] for word in passage.words if word in known and word[:_STEM] not in of_prompt] for passage in read
     ]
-    logits = weights.intercepts + _means(weights.terms, [[bucket(term) for term in each] for each in terms], 0.5)
+    logits = weights.intercepts + _means(weights.terms, [places_of(each) for each in terms], 0.5)
     logits = logits + _means(weights.words, words, 1.0)
     return 1 / (1 + np.exp(-logits))
 
@@ -230,6 +244,8 @@ def evidence(prompt: str, answer: str, weights: Weights) -> dict[str, float]:
     words = [word for passage in kept for word in passage.words]
     expected = sum(length * chance for length, chance in zip(lengths, gives, strict=True))
     against = [place for place, chance in enumerate(gives) if chance < 0.3]
+    parts = [chance * each for chance, each in zip(specific, gives, strict=True)]
+    expected_specific = sum(length * part for length, part in zip(lengths, parts, strict=True))
     found = {
         "words": math.log1p(total),
         "giving words": math.log1p(expected),
@@ -241,23 +257,32 @@ def evidence(prompt: str, answer: str, weights: Weights) -> dict[str, float]:
         "against": math.log1p(len(against)),
         "words before": math.log1p(sum(lengths[: against[0]])) if against else math.log1p(total),
         "words after": math.log1p(sum(lengths[against[-1] + 1 :])) if against else math.log1p(total),
-        "specific share": sum(n * s * g for n, s, g in zip(lengths, specific, gives, strict=True)) / max(1.0, expected),
-        "specific words": math.log1p(sum(n * s * g for n, s, g in zip(lengths, specific, gives, strict=True))),
-        "most specific": max((s * g for s, g in zip(specific, gives, strict=True)), default=0.0),
+        "specific share": expected_specific / max(1.0, expected),
+        "specific words": math.log1p(expected_specific),
+        "most specific": max(parts, default=0.0),
         "items": math.log1p(sum(passage.item for passage in kept)),
         "short": float(total <= 4),
     }
-    likeness = _likeness(question, words, weights)
-    whole = likeness
+    likeness = whole = _likeness(question, words, weights)
+    all_words, distinct = words, _distinct_triples(words)
+    distinct_of_all = distinct
     if len(kept) < len(read):
+        all_words = [word for passage in read for word in passage.words]
+        distinct_of_all = _distinct_triples(all_words)
         own = [passage for passage, repeated in zip(read, again, strict=True) if not repeated]
-        whole = _likeness(question, [word for passage in own for word in passage.words], weights)
+        whole = _likeness(question, [word for passage in own for word in passage.words], weights, briefly=True)
     found |= likeness
     found |= {f"whole, {name}": whole[name] for name in _OF_THE_WHOLE}
-    found |= _news(question, words, of_prompt)
-    found |= _stand(prompt, question, read, gives)
+    found |= _news(words, of_prompt) | {"distinct triples": distinct, "distinct triples of all": distinct_of_all}
+    found |= _stand(prompt, question, read, all_words, gives)
     found |= _form(prompt, answer, question)
     return found
+
+
+def _distinct_triples(words: Sequence[str]) -> float:
+    """The share of runs of three words that are the first of their kind."""
+    n = len(words) - 2
+    return len(set(zip(words, words[1:], words[2:], strict=False))) / n if n > 0 else 1.0
 
 
 _LIKENESS = (
@@ -296,6 +321,8 @@ def sends_elsewhere_alone(prompt: str, answer: str) -> bool:
 def _said_again(asked: Sequence[str], read: Sequence[Passage]) -> list[bool]:
     """Of each sentence whether it is little more than the prompt, or a part of it, said again."""
     runs = set(zip(asked, asked[1:], asked[2:], asked[3:], strict=False))
+    if not runs:
+        return [False] * len(read)
     found = []
     for passage in read:
         words = passage.words
@@ -307,8 +334,8 @@ def _said_again(asked: Sequence[str], read: Sequence[Passage]) -> list[bool]:
 _OF_THE_WHOLE = ("cosine", "stems shared, share", "near, share")
 
 
-def _likeness(question: Text, words: Sequence[str], weights: Weights) -> dict[str, float]:
-    """How near the words of an answer are to those of the prompt."""
+def _likeness(question: Text, words: Sequence[str], weights: Weights, briefly: bool = False) -> dict[str, float]:
+    """How near the words of an answer are to those of the prompt; ``briefly`` what `_OF_THE_WHOLE` names, else 0."""
     import numpy as np
 
     said = _topic(words)
@@ -327,12 +354,15 @@ def _likeness(question: Text, words: Sequence[str], weights: Weights) -> dict[st
     if not ours or not theirs:
         return found
     (one, a), (two, b) = (zip(*pairs, strict=True) for pairs in (ours, theirs))
-    one, two, a, b = list(one), list(two), np.array(a), np.array(b)
-    p, q = a @ weights.vectors[one], b @ weights.vectors[two]
+    one, two, a, b = np.array(one), np.array(two), np.array(a, np.float32), np.array(b, np.float32)
+    ours, theirs = weights.units[one], weights.units[two]
+    p, q = (a * weights.lengths[one]) @ ours, (b * weights.lengths[two]) @ theirs
     found["cosine"] = float(p @ q / max(1e-6, np.sqrt((p @ p) * (q @ q))))
-    near = weights.units[one] @ weights.units[two].T
+    near = ours @ theirs.T
     best = near.max(axis=1)
     found["near, share"] = float(a @ best / a.sum())
+    if briefly:
+        return found
     found["near, least"] = float(best.min())
     back = near.max(axis=0)
     found["nearness of words"] = float(b @ back / b.sum())
@@ -340,25 +370,25 @@ def _likeness(question: Text, words: Sequence[str], weights: Weights) -> dict[st
     return found
 
 
-def _news(question: Text, words: Sequence[str], of_prompt: frozenset[str]) -> dict[str, float]:
+def _news(words: Sequence[str], of_prompt: frozenset[str]) -> dict[str, float]:
     """What an answer says besides the prompt, and how specific that is."""
-    new = {word for word in words if word[:_STEM] not in of_prompt and "'" not in word}
-    rarity = rarities()
-    rare = sorted((rarity[word] for word in new), reverse=True)
+    rarity, counts = rarities(), Counter(words)
+    besides = {word: n for word, n in counts.items() if word[:_STEM] not in of_prompt}
+    rare = sorted((rarity[word] for word in besides if "'" not in word), reverse=True)
     telling = [value for value in rare if value > _COMMON]
-    triples = set(zip(words, words[1:], words[2:], strict=False))
     return {
         "new words": math.log1p(len(telling)),
         "rarity of new": sum(telling) / len(telling) / 10 if telling else 0.0,
         "rarest new": sum(rare[:5]) / 50,
-        "distinct": len(set(words)) / max(1, len(words)),
-        "distinct triples": len(triples) / max(1, len(words) - 2) if len(words) > 2 else 1.0,
-        "of the prompt": sum(word[:_STEM] in of_prompt for word in words) / max(1, len(words)),
-        "numbers": math.log1p(sum(word[0] in "0123456789" for word in words)),
+        "distinct": len(counts) / max(1, len(words)),
+        "of the prompt": (len(words) - sum(besides.values())) / max(1, len(words)),
+        "numbers": math.log1p(sum(n for word, n in counts.items() if word[0] in "0123456789")),
     }
 
 
-def _stand(prompt: str, question: Text, read: Sequence[Passage], gives: Sequence[float]) -> dict[str, float]:
+def _stand(
+    prompt: str, question: Text, read: Sequence[Passage], words: Sequence[str], gives: Sequence[float]
+) -> dict[str, float]:
     """What kind of thing is asked, and whether the beginning of the answer denies what the prompt takes for granted."""
     lower = prompt[:_OF_PROMPT].lower().replace("’", "'")
     of_prompt = stems(question.topic)
@@ -370,14 +400,11 @@ def _stand(prompt: str, question: Text, read: Sequence[Passage], gives: Sequence
         share = len(of_prompt & stems(passage.words)) / max(1, len(of_prompt))
         said = max(said, share)
         differ = max(differ, share * min(1, abs(_negations(passage.words) - denied)))
-    words = [word for passage in read for word in passage.words]
     found["prompt in the opening"] = said
     found["prompt denied"] = differ
-    found["moral words"] = sum(word in _MORAL for word in words) / max(1, len(words)) * 10
+    found["moral words"] = sum(map(_MORAL.__contains__, words)) / max(1, len(words)) * 10
     found["I in the opening"] = float(sum(word in _SPEAKER for passage in read[:2] for word in passage.words))
     found["gives in the second half"] = sum(gives[len(gives) // 2 :]) / max(1, len(gives) - len(gives) // 2)
-    triples = set(zip(words, words[1:], words[2:], strict=False))
-    found["distinct triples of all"] = len(triples) / max(1, len(words) - 2) if len(words) > 2 else 1.0
     return found
 
 
@@ -385,14 +412,17 @@ def _negations(words: Sequence[str]) -> int:
     return sum(word in _NOT or word.endswith("n't") for word in words)
 
 
+def _n_code(text: str) -> int:
+    """How much in a text looks like code."""
+    return len(_CODE.findall(text)) if _MAY_BE_CODE.search(text) else 0  # most prose is told at little cost
+
+
 def _form(prompt: str, answer: str, question: Text) -> dict[str, float]:
     """Whether code is asked for and given; names; how much is asked."""
     head = answer[:_LOOKED_AT]
     lines = max(1, head.count("\n") + 1)
-    code = min(1.0, len(_CODE.findall(head)) / lines)
-    asks = float(
-        _ASKS_CODE.search(prompt[:_OF_PROMPT].lower()) is not None or len(_CODE.findall(prompt[:_OF_PROMPT])) > 1
-    )
+    code = min(1.0, _n_code(head) / lines)
+    asks = float(_ASKS_CODE.search(prompt[:_OF_PROMPT].lower()) is not None or _n_code(prompt[:_OF_PROMPT]) > 1)
     return {
         "code": code,
         "asks for code": asks,

@@ -165,13 +165,11 @@ def test_trees_lead_to_their_leaves():
 
 
 def test_the_weights_hold_single_words_and_numbers_and_are_finite():
-    fitted = delivery._fitted()
+    fitted = delivery.shipped()
     assert set(fitted.names) == set(evidence.evidence(BREAD, STEPS, fitted.weights))
-    assert len(fitted.weights.vectors) == len(lexicon.places())
+    assert len(fitted.weights.units) == len(lexicon.places())
     assert all(" " not in word for word in lexicon.places())
-    assert all(
-        np.isfinite(array).all() for array in (fitted.weights.vectors, fitted.weights.terms, fitted.trees.values)
-    )
+    assert all(np.isfinite(array).all() for array in (fitted.weights.units, fitted.weights.terms, fitted.trees.values))
     assert {path.suffix for path in lexicon.FOLDER.iterdir()} == {".json", ".safetensors"}
     record = json.loads((lexicon.FOLDER / "record.json").read_text())
     assert record["threshold"] == delivery.THRESHOLD
@@ -180,7 +178,7 @@ def test_the_weights_hold_single_words_and_numbers_and_are_finite():
 @pytest.mark.parametrize("answer", ["", "x", "1", "{", "-" * 50, "é" * 5, "a\n" * 500, "word " * 5000])
 def test_evidence_of_odd_texts_is_finite(answer):
     for prompt in ("", "x", BREAD):
-        found = evidence.evidence(prompt, answer, delivery._fitted().weights)
+        found = evidence.evidence(prompt, answer, delivery.shipped().weights)
         assert all(np.isfinite(value) for value in found.values())
 
 
