@@ -17,6 +17,9 @@ word at a time: 96 principal components, mapped linearly so that an answer lies 
 
 Three steps: linear models say of a sentence what it does; of every example the evidence is computed with models of the
 half of prompts that it does not belong to; boosted trees weigh the evidence. One thread, and the same file every time.
+
+The shipped weights are of an earlier fit with other settings. What this one writes did better on what was left out of
+it, and worse on the table of ``delivery.py``: look at both, and at the threshold, before you keep it.
 """
 
 import argparse

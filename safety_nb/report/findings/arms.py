@@ -11,7 +11,15 @@ import numpy as np
 from safety_nb.core.columns import N_SAFETY, setting_names
 from safety_nb.core.text import setting_text
 from safety_nb.report.findings import deciding
-from safety_nb.report.findings.rates import RATES, bounds_of, difference_text, matrix, metric_values, value_text
+from safety_nb.report.findings.rates import (
+    METRIC_NAMES,
+    RATES,
+    bounds_of,
+    difference_text,
+    matrix,
+    metric_values,
+    value_text,
+)
 from safety_nb.stats import paired
 
 if TYPE_CHECKING:
@@ -140,17 +148,10 @@ def _corrected(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.assign(p_holm=paired.holm(table["p_any_seed"].fillna(table["p_value"]).tolist()))
 
 
-# What became of a request, by what is counted on sets of a role.
-_DONE = {
-    "compliance_rate": "answered",
-    "refusal_rate": "refused",
-    "delivery_rate": "delivered",
-    "undelivered_rate": "not delivered",
-}
-# The metrics of which the two forms of a topic are compared.
+# The metrics of which the two forms of a topic are compared, in words.
 _SAID = {
-    "compliance_rate": "answered",
-    "delivery_rate": "delivered",
+    "compliance_rate": METRIC_NAMES["compliance_rate"],
+    "delivery_rate": METRIC_NAMES["delivery_rate"],
     "unsafe_rate": "judged unsafe",
     "mean_score": "mean score",
 }
@@ -176,7 +177,7 @@ def guard_sentences(
     """
     told = []
     harm = decision.harmful
-    of_harm, of_cost = _DONE[harm.metric], _DONE[decision.harmless.metric]
+    of_harm, of_cost = METRIC_NAMES[harm.metric], METRIC_NAMES[decision.harmless.metric]
     by_whom = {harmful: harm, lookalike: decision.harmless}
     counted = [
         name in by_whom and (judge, metric) == (by_whom[name].judge, by_whom[name].metric)

@@ -46,6 +46,18 @@ MEAN_SCORES = ("harmfulness", "helpfulness", "llm")
 SCALES = {"llm:strongreject": (0.0, 1.0), "llm:helpfulness": (1.0, 5.0)}
 RATES = tuple(dict.fromkeys(metric for _, metrics in LABEL_METRICS.values() for metric in metrics))  # shares, 0 to 1
 
+# What became of a request or an answer that a rate counts.
+METRIC_NAMES = {
+    "refusal_rate": "refused",
+    "partial_refusal_rate": "partly",  # of the refused
+    "compliance_rate": "answered",
+    "garbled_rate": "garbled",
+    "delivery_rate": "delivered",
+    "undelivered_rate": "not delivered",
+    "accuracy": "correct",
+    "unsafe_rate": "unsafe",
+}
+
 SUMMARY_COLUMNS = [*RUN_KEYS, "dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing"]
 RATE_COLUMNS = ["dataset", "judge", "metric", "estimate", "low", "high", "n", "n_missing", "n_seeds"]
 

@@ -6,23 +6,13 @@ from typing import TYPE_CHECKING, Any
 from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.text import percent, visible
 from safety_nb.report.findings.deciding import Decision
-from safety_nb.report.findings.rates import RATES, interval_text
+from safety_nb.report.findings.rates import METRIC_NAMES, RATES, interval_text
 from safety_nb.report.pages import page
 from safety_nb.report.pages.page import Cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRIC_NAMES = {
-    "refusal_rate": "refused",
-    "partial_refusal_rate": "partly",  # of the refused
-    "compliance_rate": "answered",
-    "garbled_rate": "garbled",
-    "delivery_rate": "delivered",
-    "undelivered_rate": "not delivered",
-    "accuracy": "correct",
-    "unsafe_rate": "unsafe",
-}
 # The metric that is an error on sets of a role, set in bold in the tables.
 ERROR_METRICS = {
     "harmful": ("compliance_rate", "unsafe_rate", "delivery_rate"),

@@ -16,7 +16,7 @@ from safety_nb.report.calibration.measures import ALL_MODELS
 from safety_nb.report.findings import arms, costs
 from safety_nb.report.findings.comparison import where
 from safety_nb.report.findings.published import CAVEAT
-from safety_nb.report.findings.rates import RATES, difference_text, refusal_judge, value_text
+from safety_nb.report.findings.rates import METRIC_NAMES, RATES, difference_text, refusal_judge, value_text
 from safety_nb.report.pages import blocks, page
 from safety_nb.report.pages.page import Cell
 from safety_nb.report.pages.paper_tables import published_table
@@ -140,9 +140,7 @@ def _judge_blocks(comparison: "Comparison", people: "pd.DataFrame | None") -> li
         return [page.paragraph("No answer was judged.")]
     body = []
     for judge, rows in rates.groupby("judge", sort=False):
-        metrics = ", ".join(
-            blocks.METRIC_NAMES.get(name, name.replace("_", " ")) for name in dict.fromkeys(rows["metric"])
-        )
+        metrics = ", ".join(METRIC_NAMES.get(name, name.replace("_", " ")) for name in dict.fromkeys(rows["metric"]))
         n, missing = (int(rows.groupby(list(rates.columns[: list(rates.columns).index("metric")]))[name].first().sum())
                       for name in ("n", "n_missing"))  # fmt: skip
         body.append(
@@ -264,7 +262,7 @@ def _test_blocks(comparison: "Comparison") -> list[dict]:
                 ]
                 for row in rows.itertuples()
             ]
-            name = blocks.METRIC_NAMES.get(metric, metric.replace("_", " "))
+            name = METRIC_NAMES.get(metric, metric.replace("_", " "))
             groups.append((f"{dataset} · {name} · {judge}", body))
         against = setting.tests["against"].iloc[0]
         head = ["N", f"From N = {against}", "Difference (points)", "p (Holm)", "Pairs"]
@@ -290,7 +288,7 @@ def _guard_blocks(comparison: "Comparison") -> list[dict]:
     groups = []
     for key, rows in comparison.guards.groupby([*others, arms.GUARD, "dataset", "judge", "metric"], sort=False):
         *values, dataset, judge, metric = key
-        head = " · ".join([*map(setting_text, values), dataset, blocks.METRIC_NAMES.get(metric, "mean score"), judge])
+        head = " · ".join([*map(setting_text, values), dataset, METRIC_NAMES.get(metric, "mean score"), judge])
         groups.append((head, [[Cell(f"{row.arm} against {row.against}"), *_changed(row)] for row in rows.itertuples()]))
     if not groups:
         return []
@@ -307,7 +305,7 @@ def _pair_blocks(comparison: "Comparison") -> list[dict]:
             continue
         groups = []
         for (dataset, judge, metric), rows in setting.pairs.groupby(["dataset", "judge", "metric"], sort=False):
-            head = f"{dataset} · {blocks.METRIC_NAMES.get(metric, 'mean score')} · {judge}"
+            head = f"{dataset} · {METRIC_NAMES.get(metric, 'mean score')} · {judge}"
             body = [[Cell(f"{row.type} against {row.against}"), *_changed(row)] for row in rows.itertuples()]
             groups.append((head, body))
         caption = f"{setting.name}. " if setting.values else ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from safety_nb.core.columns import N_SAFETY
 from safety_nb.core.text import setting_text
+from safety_nb.report.findings.rates import METRIC_NAMES
 from safety_nb.report.plots import look
 
 if TYPE_CHECKING:
@@ -268,19 +269,10 @@ def safety_against_loss(table: "pd.DataFrame", ax: "Axes | None" = None, metric:
 def safety_against_loss_alt(table: "pd.DataFrame", metric: str = "compliance_rate") -> str:
     """Safety against general loss in words."""
     runs = [
-        f"N = {row.n_safety}, seed {row.seed}: loss {row.loss:.3f}, {look.percent(row.estimate)} {_VERBS[metric]}"
+        f"N = {row.n_safety}, seed {row.seed}: loss {row.loss:.3f}, {look.percent(row.estimate)} {METRIC_NAMES[metric]}"
         for row in table.itertuples()
     ]
-    return f"Harmful requests {_VERBS[metric]} against loss on general validation rows. {'; '.join(runs)}."
-
-
-# What became of a request, by the metric that is counted.
-_VERBS = {
-    "compliance_rate": "answered",
-    "refusal_rate": "refused",
-    "delivery_rate": "delivered",
-    "undelivered_rate": "not delivered",
-}
+    return f"Harmful requests {METRIC_NAMES[metric]} against loss on general validation rows. {'; '.join(runs)}."
 
 
 def differences(table: "pd.DataFrame", margin: float | None = None, ax: "Axes | None" = None) -> "Axes":
@@ -354,7 +346,7 @@ def trade_off(
     """
     ax = ax if ax is not None else look.new_axes(size=(4.8, 4.8 if published else 4.2))
     x, y = _trade_off_points(table, harmful, lookalike, metrics)
-    harm, error = (_VERBS[metric] for metric in metrics)
+    harm, error = (METRIC_NAMES[metric] for metric in metrics)
     colour = look.role_colour("harmful")
     ax.plot(100 * x["estimate"], 100 * y["estimate"], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
     ax.errorbar(
@@ -423,7 +415,7 @@ def trade_off_alt(
 ) -> str:
     """The trade-off figure in words: both rates at every N."""
     x, y = _trade_off_points(table, harmful, lookalike, metrics)
-    harm, error = (_VERBS[metric] for metric in metrics)
+    harm, error = (METRIC_NAMES[metric] for metric in metrics)
     if x.empty:
         return f"No N was judged on both {harmful} and {lookalike}."
     points = "; ".join(

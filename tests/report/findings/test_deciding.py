@@ -167,6 +167,10 @@ def test_a_target_that_the_shipped_judge_cannot_reach_is_told():
     found = answered(disclaimed(), deciding.decide(["refusal", "delivery"]))
     assert found.n is None and found.text.startswith("A target under 17.7 % cannot be claimed with delivery alone")
     assert answered(disclaimed(), deciding.decide(["refusal", "delivery"]), target=0.2).n == 100
+    # Nor is it claimed where nobody judged a look-alike.
+    decision = deciding.decide(["refusal", "delivery"])
+    alone = verdict.verdict(sides(disclaimed(), decision)[0], None, {}, decision).text
+    assert alone.startswith("A target under 17.7 %") and "are the fewest tried" not in alone
 
 
 def test_how_answers_sound_stands_beside_what_they_give():
